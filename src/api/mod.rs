@@ -1,0 +1,113 @@
+//! The door to the API server, through a channel of the host.
+//!
+//! Enters: desired objects, actions. Leaves: how objects compare, what was done. Never decides what should be.
+
+mod apply;
+mod compare;
+mod connection;
+mod error;
+mod kinds;
+mod node;
+mod observe;
+pub mod probe;
+mod rest;
+mod sets;
+mod workloads;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use connection::Credentials;
+pub use error::ApiError;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio::sync::Mutex;
+
+use crate::host::Host;
+use crate::model::ObjectId;
+
+/// The name under which the API server books bastide's fields.
+pub const FIELD_MANAGER: &str = "bastide";
+
+/// How often something that must come about is looked at.
+const POLL: Duration = Duration::from_millis(200);
+
+/// How long something that others bring about may take: a kubelet's registration, a new kind. As `bastide.deadlines.ready`.
+const WAITING: Duration = Duration::from_mins(5);
+
+/// An API server. Every request goes over one kept connection, which is dialed when it is first needed and again when it
+/// dies. Each request is tried again for as long as `patience`.
+pub struct Api {
+    client: kube::Client,
+    /// `address:port`, for errors.
+    server: String,
+    patience: Duration,
+    waiting: Duration,
+    kinds: Mutex<Option<Arc<kinds::Kinds>>>,
+    sets: Mutex<sets::Sets>,
+    /// Objects that may be deleted although data goes with them.
+    prune_data: BTreeSet<ObjectId>,
+}
+
+impl Api {
+    /// The API server at `address:port`, dialed from `host`.
+    pub fn through<H: Host>(
+        host: Arc<H>,
+        address: IpAddr,
+        port: u16,
+        credentials: &Credentials,
+        patience: Duration,
+    ) -> Result<Self, ApiError> {
+        let dial = move || {
+            let host = host.clone();
+            async move { host.dial(&address.to_string(), port).await.map_err(io::Error::other) }
+        };
+        Self::over(dial, address, port, credentials, patience)
+    }
+
+    /// The API server at `address:port`, dialed from here.
+    pub fn direct(address: IpAddr, port: u16, credentials: &Credentials, patience: Duration) -> Result<Self, ApiError> {
+        Self::over(move || tokio::net::TcpStream::connect((address, port)), address, port, credentials, patience)
+    }
+
+    /// The API server whose certificate names `address`, over the streams that `dial` opens.
+    pub fn over<D, F, S>(
+        dial: D,
+        address: IpAddr,
+        port: u16,
+        credentials: &Credentials,
+        patience: Duration,
+    ) -> Result<Self, ApiError>
+    where
+        D: Fn() -> F + Send + Sync + 'static,
+        F: Future<Output = io::Result<S>> + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        Ok(Self {
+            client: connection::client(dial, address, port, credentials)?,
+            server: std::net::SocketAddr::new(address, port).to_string(),
+            patience,
+            waiting: WAITING,
+            kinds: Mutex::default(),
+            sets: Mutex::default(),
+            prune_data: BTreeSet::new(),
+        })
+    }
+
+    /// Waits this long for what others bring about: the registration of a node, a new kind. Five minutes by default.
+    #[must_use]
+    pub fn with_waiting(mut self, waiting: Duration) -> Self {
+        self.waiting = waiting;
+        self
+    }
+
+    /// Lets these objects be deleted although data goes with them (namespaces, definitions, volumes).
+    #[must_use]
+    pub fn with_prune_data(mut self, ids: impl IntoIterator<Item = ObjectId>) -> Self {
+        self.prune_data.extend(ids);
+        self
+    }
+}

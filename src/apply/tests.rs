@@ -1,0 +1,6 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod faults;
+mod locks;
+mod runs;
+mod world;

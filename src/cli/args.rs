@@ -1,0 +1,252 @@
+//! The command line. The doc comments are the help texts.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::Parser;
+use clap::Subcommand;
+use clap::ValueEnum;
+
+/// Provisions hardened, highly available Kubernetes clusters over SSH, from an RKE cluster.yml
+///
+/// bastide reads one file, shows what it would change as a plan, and after a yes makes the hosts equal to it. Run it
+/// again at any time: it changes only what differs, and goes on where an earlier run was cut off.
+#[derive(Debug, Parser)]
+#[command(name = "bastide", version, propagate_version = true, after_long_help = EXIT_CODES)]
+pub(super) struct Arguments {
+    /// The cluster's file
+    #[arg(short, long, global = true, default_value = "cluster.yml", env = "BASTIDE_CONFIG", value_name = "FILE")]
+    pub config: PathBuf,
+    /// Say more: -v what is done, -vv how
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// How messages on stderr look when stderr is not a terminal
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done, or nothing to do
+  1    refused or failed; what, where and why is on stderr
+  2    `plan`: there are changes
+  3    done, but for hosts that do not answer; the next run completes them
+  4    `status`: the cluster is degraded
+  5    `status`: no control plane answers
+  6    somebody else is at work on this cluster
+  64   the command line is wrong
+  130  interrupted";
+
+/// Messages on stderr.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    /// Lines for people, with the time
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// Data on stdout.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum OutputFormat {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make the cluster equal to the file
+    ///
+    /// Observes every host, shows the plan, asks, and runs exactly that plan. On a new cluster everything comes up at
+    /// once; on a running one the change moves host by host with a health check after each disruptive step.
+    Up(Up),
+    /// Show what `up` would change, and change nothing
+    Plan(PlanArguments),
+    /// Check the file without touching any host
+    Validate(Validate),
+    /// Show revision, versions, health, certificates and drift
+    ///
+    /// Every component is asked on its own host, not through a balancer. Exits with 0 when all is well, 4 when something
+    /// is not, 5 when no control plane answers.
+    Status(Status),
+    /// Write a kubeconfig, or merge it into one
+    Kubeconfig(Kubeconfig),
+    /// Take the cluster off its hosts
+    ///
+    /// Leaves nothing of bastide's behind but what docs/remove.md names. etcd snapshots stay unless --purge is given.
+    Remove(Remove),
+    /// List the cluster's revisions
+    History(Output),
+    /// The sealed state beside cluster.yml
+    #[command(subcommand)]
+    State(State),
+    /// SSH host keys
+    #[command(subcommand)]
+    Hosts(Hosts),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages into a folder
+    #[command(hide = true)]
+    Man {
+        /// Where
+        folder: PathBuf,
+    },
+}
+
+/// What every command that reaches hosts takes.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct Reach {
+    /// Use this Kubernetes version instead of the file's
+    #[arg(long, value_name = "VERSION")]
+    pub kubernetes_version: Option<String>,
+    /// Record the keys of hosts of which no key is known yet
+    ///
+    /// An explicit choice: whoever answers first is believed. A key that differs from a recorded one is never accepted.
+    #[arg(long)]
+    pub accept_new_host_keys: bool,
+    /// Leave this control-plane or etcd host out, although it does not answer (repeatable)
+    #[arg(long, value_name = "HOST")]
+    pub without: Vec<String>,
+}
+
+/// `up`
+#[derive(Debug, Args)]
+pub(super) struct Up {
+    #[command(flatten)]
+    pub reach: Reach,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Keep the state's identity without passphrase or second recipient
+    ///
+    /// Whoever reads that file can open the state. Recorded in the state.
+    #[arg(long)]
+    pub no_identity_backup: bool,
+    /// Run exactly the plan that `plan --out` wrote, or refuse because a host moved
+    #[arg(long, value_name = "FILE")]
+    pub plan: Option<PathBuf>,
+    /// Print where the time went and how many channels were opened
+    #[arg(long)]
+    pub timings: bool,
+}
+
+/// `plan`
+#[derive(Debug, Args)]
+pub(super) struct PlanArguments {
+    #[command(flatten)]
+    pub reach: Reach,
+    /// How the plan is printed
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: OutputFormat,
+    /// Write the plan, sealed, for `up --plan`
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Keep the state's identity without passphrase or second recipient (with --out on a new cluster)
+    #[arg(long)]
+    pub no_identity_backup: bool,
+}
+
+/// `validate`
+#[derive(Debug, Args)]
+pub(super) struct Validate {
+    /// Use this Kubernetes version instead of the file's
+    #[arg(long, value_name = "VERSION")]
+    pub kubernetes_version: Option<String>,
+}
+
+/// `status`
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    #[command(flatten)]
+    pub reach: Reach,
+    /// How it is printed
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: OutputFormat,
+}
+
+/// `remove`
+#[derive(Debug, Args)]
+pub(super) struct Remove {
+    #[command(flatten)]
+    pub reach: Reach,
+    /// Do not ask; needs --cluster
+    #[arg(short, long, requires = "cluster")]
+    pub yes: bool,
+    /// The cluster's name, as a proof that this one is meant
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// Remove etcd snapshots too
+    #[arg(long)]
+    pub purge: bool,
+}
+
+/// `kubeconfig`
+#[derive(Debug, Args)]
+pub(super) struct Kubeconfig {
+    /// Where to write it; `-` is stdout [default: kube_config_<FILE> beside the cluster's file]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Merge into this kubeconfig instead, and make the cluster its current context
+    #[arg(long, value_name = "FILE", conflicts_with = "out")]
+    pub merge: Option<PathBuf>,
+    /// The user name in the certificate
+    #[arg(long, default_value = "admin", value_name = "NAME")]
+    pub user: String,
+    /// Days until it ends, 30 at most
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=30))]
+    pub days: u16,
+}
+
+/// Commands whose only choice is the output.
+#[derive(Debug, Args)]
+pub(super) struct Output {
+    /// How it is printed
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: OutputFormat,
+}
+
+/// `state`
+#[derive(Debug, Subcommand)]
+pub(super) enum State {
+    /// Rebuild the state folder from the sealed copy on a host
+    Recover {
+        #[command(flatten)]
+        reach: Reach,
+        /// A control-plane or etcd host, by node name
+        #[arg(long, value_name = "HOST")]
+        host: String,
+        /// The identity is lost: bring it back with the private key of one of bastide.state.recipients
+        #[arg(long, value_name = "FILE")]
+        recipient_key: Option<std::path::PathBuf>,
+        /// The signer that the first `up` printed; without it the host's word is taken
+        #[arg(long, value_name = "SIGNER", requires = "recipient_key")]
+        signer: Option<String>,
+    },
+}
+
+/// `hosts`
+#[derive(Debug, Subcommand)]
+pub(super) enum Hosts {
+    /// Show the hosts' SSH keys and record them after a yes
+    ///
+    /// Compare the fingerprints with what the host's console or your provider shows before you say yes.
+    Trust {
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+        /// Only these hosts, by node name
+        hosts: Vec<String>,
+    },
+}

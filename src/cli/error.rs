@@ -1,0 +1,132 @@
+//! Errors for people: what, where, why, what to do next; and the exit code.
+
+use miette::Diagnostic as _;
+use miette::GraphicalReportHandler;
+use miette::GraphicalTheme;
+
+use crate::apply::LockError;
+use crate::apply::Outcome;
+use crate::apply::Report;
+use crate::cli::console::Console;
+use crate::host::HostError;
+use crate::ops::OpsError;
+use crate::ops::Talk as _;
+use crate::store::StoreError;
+
+/// Refused or failed.
+pub(super) const FAILED: u8 = 1;
+/// `plan` has changes.
+pub(super) const CHANGES: u8 = 2;
+/// Done, but for hosts that do not answer.
+pub(super) const EXCEPT: u8 = 3;
+/// `status`: something is unwell, silent or different.
+pub(super) const DEGRADED: u8 = 4;
+/// `status`: no control plane answers.
+pub(super) const UNREACHABLE: u8 = 5;
+/// Somebody else is at work.
+pub(super) const BUSY: u8 = 6;
+/// The command line is wrong (`EX_USAGE` of sysexits.h).
+pub(super) const USAGE: u8 = 64;
+/// Interrupted: 128 plus SIGINT.
+pub(super) const INTERRUPTED: u8 = 130;
+
+/// Prints `error` with its hints and gives the exit code.
+pub(super) fn report(error: &OpsError, console: &Console) -> u8 {
+    console.settle();
+    match error {
+        OpsError::Config(errors) => console.show(&diagnostics(errors)),
+        OpsError::Stopped(report) => console.show(&stopped(error, report)),
+        _ => console.show(&format!("error: {error}")),
+    }
+    for hint in hints(error) {
+        console.show(&format!("hint: {hint}"));
+    }
+    code(error)
+}
+
+fn code(error: &OpsError) -> u8 {
+    match error {
+        OpsError::Lock(LockError::Busy { .. }) | OpsError::Store(StoreError::Locked { .. }) => BUSY,
+        OpsError::Stopped(report) if report.outcome == Outcome::Cancelled => INTERRUPTED,
+        _ => FAILED,
+    }
+}
+
+/// Every problem with its line, then their number.
+fn diagnostics(errors: &crate::config::ConfigErrors) -> String {
+    let theme = if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
+        GraphicalTheme::unicode()
+    } else {
+        GraphicalTheme::unicode_nocolor()
+    };
+    let handler = GraphicalReportHandler::new_themed(theme);
+    let mut text = String::new();
+    for problem in errors.related().into_iter().flatten() {
+        if handler.render_report(&mut text, problem).is_err() {
+            text.push_str(&problem.to_string());
+        }
+    }
+    format!("{text}\nerror: {errors}")
+}
+
+fn stopped(error: &OpsError, report: &Report) -> String {
+    let mut lines = vec![match report.outcome {
+        Outcome::Cancelled => "interrupted; the running steps were finished".to_owned(),
+        Outcome::LockLost => {
+            "error: the lock is gone: somebody else may be at work; nothing more was written".to_owned()
+        }
+        Outcome::Failed | Outcome::Done => format!("error: {error}"),
+    }];
+    for cause in &report.errors {
+        lines.push(format!("  {cause}"));
+        if let crate::apply::ApplyError::Gate { last_words, .. } = cause {
+            lines.extend(last_words.lines().map(|line| format!("    | {line}")));
+        }
+    }
+    lines.push(format!("{} of {} stages are done", report.stages_done, report.stages));
+    lines.join("\n")
+}
+
+fn hints(error: &OpsError) -> Vec<String> {
+    let hint = |text: &str| vec![text.to_owned()];
+    match error {
+        OpsError::Hosts(errors) => {
+            let mut hints: Vec<String> = errors.iter().filter_map(host_hint).map(str::to_owned).collect();
+            hints.dedup();
+            hints
+        }
+        OpsError::NoArtifacts => hint("write `bastide: {artifacts: {bundle: FOLDER}}`; docs/cluster-yml.md says more"),
+        OpsError::OtherRelease { found, .. } => {
+            vec![format!("write `kubernetes_version: {found}`, or name a bundle of the version you want")]
+        }
+        OpsError::AddonUrl { .. } => hint("download the file, look at it, and name its path"),
+        OpsError::StateMissing { .. } => {
+            hint("put the state folder back beside cluster.yml, or run `bastide state recover --host HOST`")
+        }
+        OpsError::StateOlder { .. } => hint("`bastide state recover --host HOST` fetches the newer state"),
+        OpsError::Moved => hint("run `bastide plan` again and look at what changed"),
+        OpsError::Stopped(_) => hint("`bastide up` goes on from here; it looks at every host first"),
+        OpsError::NotReached(_) => {
+            hint("run `bastide up` again; if it does not settle, something else changes the hosts")
+        }
+        OpsError::Lock(LockError::Busy { .. }) => hint("wait until that run has ended; a dead one lets go after 30 s"),
+        OpsError::Refused(_) => hint("nothing was changed"),
+        _ => Vec::new(),
+    }
+}
+
+fn host_hint(error: &HostError) -> Option<&'static str> {
+    match error {
+        HostError::UnknownHostKey { .. } => {
+            Some("`bastide hosts trust` shows the keys and records them; compare them with the hosts' consoles first")
+        }
+        HostError::WrongHostKey { .. } => {
+            Some("if the host was installed anew, remove its old line; if not, somebody else may be answering for it")
+        }
+        HostError::ForwardingRefused { .. } => {
+            Some("set `AllowTcpForwarding yes` in the host's sshd_config, or `bastide: {api: {dial: direct}}`")
+        }
+        HostError::Drift { .. } => Some("run `bastide plan` again and look at what changed"),
+        _ => None,
+    }
+}

@@ -1,0 +1,192 @@
+//! One match: subcommand to use case.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::args::Arguments;
+use crate::cli::args::Command;
+use crate::cli::args::Hosts;
+use crate::cli::args::OutputFormat;
+use crate::cli::args::Reach;
+use crate::cli::args::State;
+use crate::cli::console;
+use crate::cli::console::Console;
+use crate::cli::error;
+use crate::cli::show;
+use crate::ops;
+use crate::ops::Destination;
+use crate::ops::Invocation;
+use crate::ops::OpsError;
+use crate::ops::Overall;
+use crate::ops::Reached;
+use crate::ops::RemoveOptions;
+use crate::ops::Talk;
+use crate::ops::UpOptions;
+
+/// Runs the command and says how it ended.
+pub(super) fn run(arguments: Arguments) -> ExitCode {
+    let console = Arc::new(Console::new(arguments.log_format, arguments.verbose));
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            console.warn(&format!("cannot start: {error}"));
+            return ExitCode::from(error::FAILED);
+        }
+    };
+    let cancel = CancellationToken::new();
+    runtime.spawn(interrupts(cancel.clone(), Arc::clone(&console)));
+    let ended = runtime.block_on(dispatch(arguments, &console, &cancel));
+    console.settle();
+    // Connections to hosts that no longer answer are not waited for.
+    runtime.shutdown_background();
+    match ended {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => ExitCode::from(error::report(&error, &console)),
+    }
+}
+
+/// Once: finish the running steps. Twice: stop now.
+async fn interrupts(cancel: CancellationToken, console: Arc<Console>) {
+    for count in 1.. {
+        if tokio::signal::ctrl_c().await.is_err() {
+            return;
+        }
+        if count > 1 {
+            console.settle();
+            console.warn("stopped in the middle; `bastide up` goes on from here");
+            #[allow(clippy::exit, reason = "the second Ctrl-C asks for an end without waiting for anything")]
+            std::process::exit(i32::from(error::INTERRUPTED));
+        }
+        console.warn("finishing the running steps; once more stops now");
+        cancel.cancel();
+    }
+}
+
+async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &CancellationToken) -> Result<u8, OpsError> {
+    let talk: Arc<dyn Talk> = Arc::clone(console) as Arc<dyn Talk>;
+    let config = arguments.config;
+    let alone = |command| invocation(&config, &Reach::default(), command);
+    match arguments.command {
+        Command::Up(up) => {
+            let options = UpOptions {
+                yes: up.yes,
+                no_identity_backup: up.no_identity_backup,
+                plan: up.plan,
+                timings: up.timings,
+            };
+            let reached = Box::pin(ops::up(&invocation(&config, &up.reach, "up"), &options, &talk, cancel)).await?;
+            console.settle();
+            Ok(ended(&reached, console))
+        }
+        Command::Plan(plan) => {
+            let invocation = invocation(&config, &plan.reach, "plan");
+            let shown = ops::plan(&invocation, plan.out.as_deref(), plan.no_identity_backup, &talk).await?;
+            match plan.output {
+                OutputFormat::Text => print(&shown.text)?,
+                OutputFormat::Json => print(&format!("{:#}\n", shown.json))?,
+            }
+            Ok(if shown.empty { 0 } else { error::CHANGES })
+        }
+        Command::Validate(validate) => {
+            let mut invocation = alone("validate");
+            invocation.kubernetes_version = validate.kubernetes_version;
+            print(&ops::validate(&invocation, &*talk)?)?;
+            Ok(0)
+        }
+        Command::Kubeconfig(kubeconfig) => {
+            let destination = match (kubeconfig.merge, kubeconfig.out) {
+                (Some(path), _) => Destination::Merge(path),
+                (None, Some(path)) if path.as_os_str() == "-" => Destination::Caller,
+                (None, Some(path)) => Destination::File(path),
+                (None, None) => Destination::Beside,
+            };
+            let invocation = alone("kubeconfig");
+            let content = ops::write_kubeconfig(&invocation, &destination, &kubeconfig.user, kubeconfig.days, &*talk)?;
+            if let Some(content) = content {
+                print(content.expose_text().unwrap_or_default())?;
+            }
+            Ok(0)
+        }
+        Command::Status(status) => {
+            let seen = ops::status(&invocation(&config, &status.reach, "status"), &talk).await?;
+            print(&show::status(&seen, status.output))?;
+            Ok(match seen.health {
+                Overall::Healthy => 0,
+                Overall::Degraded => error::DEGRADED,
+                Overall::Unreachable => error::UNREACHABLE,
+            })
+        }
+        Command::Remove(remove) => {
+            let options = RemoveOptions { yes: remove.yes, cluster: remove.cluster, purge: remove.purge };
+            let silent = ops::remove(&invocation(&config, &remove.reach, "remove"), &options, &talk).await?;
+            console.settle();
+            Ok(ended(&if silent.is_empty() { Reached::Wholly } else { Reached::Except(silent) }, console))
+        }
+        Command::History(output) => {
+            print(&show::history(&ops::history(&alone("history"), &*talk)?, output.output))?;
+            Ok(0)
+        }
+        Command::State(State::Recover { reach, host, recipient_key, signer }) => {
+            let lost = recipient_key.map(|key| ops::LostIdentity { key, signer });
+            print(&ops::recover(&invocation(&config, &reach, "state recover"), &host, lost.as_ref(), &talk).await?)?;
+            Ok(0)
+        }
+        Command::Hosts(Hosts::Trust { yes, hosts }) => {
+            ops::trust(&alone("hosts trust"), &hosts, yes, &talk).await?;
+            Ok(0)
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut crate::cli::command(), "bastide", &mut script);
+            print(&String::from_utf8_lossy(&script))?;
+            Ok(0)
+        }
+        Command::Man { folder } => {
+            clap_mangen::generate_to(crate::cli::command(), &folder)
+                .map_err(|source| OpsError::local(&folder, source))?;
+            Ok(0)
+        }
+    }
+}
+
+fn ended(reached: &Reached, console: &Console) -> u8 {
+    match reached {
+        Reached::Already => 0,
+        Reached::Wholly => {
+            console.say("done");
+            0
+        }
+        Reached::Except(hosts) => {
+            let names: Vec<_> = hosts.iter().map(ToString::to_string).collect();
+            console.warn(&format!("done, but for {}; run it again when they answer", names.join(", ")));
+            error::EXCEPT
+        }
+    }
+}
+
+fn print(text: &str) -> Result<(), OpsError> {
+    console::print(text).map_err(|source| OpsError::local(Path::new("standard output"), source))
+}
+
+fn invocation(config: &Path, reach: &Reach, command: &'static str) -> Invocation {
+    Invocation {
+        config: config.to_owned(),
+        kubernetes_version: reach.kubernetes_version.clone(),
+        accept_new_host_keys: reach.accept_new_host_keys,
+        without: reach.without.clone(),
+        command,
+        who: who(),
+    }
+}
+
+/// `user@machine`, for locks and history.
+fn who() -> String {
+    let user = std::env::var("USER")
+        .or_else(|_| std::env::var("LOGNAME"))
+        .unwrap_or_else(|_| format!("uid {}", rustix::process::getuid().as_raw()));
+    let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{user}@{machine}")
+}

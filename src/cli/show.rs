@@ -1,0 +1,130 @@
+//! Data as text or JSON.
+
+use std::fmt::Write as _;
+
+use comfy_table::Table;
+
+use crate::cli::args::OutputFormat;
+use crate::model::Revision;
+use crate::model::RevisionState;
+use crate::ops::Overall;
+use crate::ops::Status;
+
+/// The revisions, newest last.
+pub(super) fn history(revisions: &[Revision], format: OutputFormat) -> String {
+    match format {
+        OutputFormat::Json => format!("{:#}\n", serde_json::json!({ "schema": 1, "revisions": revisions })),
+        OutputFormat::Text => {
+            let mut table = Table::new();
+            table.load_style(comfy_table::presets::NOTHING);
+            table.set_header(["REVISION", "WHEN", "WHO", "COMMAND", "KUBERNETES", "STATE", "WHY"]);
+            for revision in revisions {
+                table.add_row([
+                    revision.id.to_string(),
+                    time(revision.at),
+                    revision.who.clone(),
+                    revision.command.clone(),
+                    revision.kubernetes.to_string(),
+                    state(&revision.state),
+                    revision.why.clone(),
+                ]);
+            }
+            format!("{}\n", table.trim_fmt())
+        }
+    }
+}
+
+/// Revision, hosts, certificates and drift.
+pub(super) fn status(status: &Status, format: OutputFormat) -> String {
+    if format == OutputFormat::Json {
+        return serde_json::to_string_pretty(status).map(|text| text + "\n").unwrap_or_default();
+    }
+    let mut out = format!("cluster {}: {}\n", status.cluster, word(status.health));
+    if let Some(revision) = &status.revision {
+        let _ = writeln!(
+            out,
+            "revision {} ({}), Kubernetes {}, {} by {}",
+            revision.id,
+            state(&revision.state),
+            revision.kubernetes,
+            time(revision.at),
+            revision.who
+        );
+    }
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["HOST", "KUBELET", "COMPONENTS", "DRIFT", "LOCK"]);
+    for (name, host) in &status.hosts {
+        let ill = host.components.iter().filter_map(|(component, reason)| Some((component, reason.as_ref()?)));
+        let ill: Vec<_> = ill.map(|(component, reason)| format!("{component}: {reason}")).collect();
+        let components = match &host.unreachable {
+            Some(reason) => format!("does not answer: {reason}"),
+            None if ill.is_empty() => format!("{} well", host.components.len()),
+            None => ill.join("\n"),
+        };
+        let drift = if host.drift.is_empty() { "none".to_owned() } else { host.drift.join("\n") };
+        let lock = host.lock.as_ref().map(|lock| format!("{} ({})", lock.who, lock.command)).unwrap_or_default();
+        table.add_row([name.to_string(), host.kubelet.clone().unwrap_or_default(), components, drift, lock]);
+    }
+    let _ = writeln!(out, "{}", table.trim_fmt());
+    if let Some(workloads) = &status.workloads {
+        let _ = writeln!(out, "workloads {workloads}");
+    }
+    for object in &status.objects {
+        let _ = writeln!(out, "object {object}");
+    }
+    for (certificate, seconds) in &status.certificates {
+        let _ = writeln!(out, "certificate {certificate} ends in {} days", seconds / 86_400);
+    }
+    if status.file_changed {
+        out.push_str("cluster.yml changed since this revision; `bastide plan` shows what that means\n");
+    }
+    for note in &status.notes {
+        let _ = writeln!(out, "note: {note}");
+    }
+    out
+}
+
+fn word(health: Overall) -> &'static str {
+    match health {
+        Overall::Healthy => "healthy",
+        Overall::Degraded => "degraded",
+        Overall::Unreachable => "unreachable: no API server is ready",
+    }
+}
+
+fn state(state: &RevisionState) -> String {
+    match state {
+        RevisionState::Started => "started".to_owned(),
+        RevisionState::Reached => "reached".to_owned(),
+        RevisionState::ReachedExcept { hosts } => format!("reached except {}", hosts.join(", ")),
+        RevisionState::Failed => "failed".to_owned(),
+    }
+}
+
+/// `2026-11-22T14:03:00Z` from seconds since 1970 (the civil calendar by days, RFC 3339).
+pub(super) fn time(seconds: i64) -> String {
+    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // Counted in eras of 400 years that begin on 1 March, so that a leap day is always the last of its year.
+    let shifted = days + 719_468;
+    let (era, day) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let of_year = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let (month, day, carry) =
+        (if month < 10 { month + 3 } else { month - 9 }, of_year - (153 * month + 2) / 5 + 1, i64::from(month >= 10));
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z", year + era * 400 + carry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::time;
+
+    #[test]
+    fn seconds_become_a_date() {
+        assert_eq!(time(0), "1970-01-01T00:00:00Z");
+        assert_eq!(time(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(time(1_795_357_805), "2026-11-22T14:30:05Z");
+    }
+}

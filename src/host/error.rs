@@ -1,0 +1,123 @@
+//! What can go wrong between here and a host.
+
+use crate::model::HostName;
+use crate::model::LockHolder;
+use crate::model::RemotePath;
+
+/// A failed verb. Each message names the host; hints and exit codes are `cli/error.rs`'s.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HostError {
+    /// TCP, key exchange or login did not succeed.
+    #[error("{host}: cannot connect: {reason}")]
+    Connect {
+        /// Where.
+        host: HostName,
+        /// In words, with the address.
+        reason: String,
+    },
+    /// No source knows this host key.
+    #[error("{host}: host key {fingerprint} of {address} is not known")]
+    UnknownHostKey {
+        /// Where.
+        host: HostName,
+        /// `address:port`.
+        address: String,
+        /// `SHA256:…`.
+        fingerprint: String,
+    },
+    /// The host shows another key than the recorded one, or a revoked one.
+    #[error("{host}: {address} shows host key {fingerprint}, which is not the recorded one ({reason})")]
+    WrongHostKey {
+        /// Where.
+        host: HostName,
+        /// `address:port`.
+        address: String,
+        /// `SHA256:…`.
+        fingerprint: String,
+        /// File and line of the recorded key, or `revoked`.
+        reason: String,
+    },
+    /// No key was accepted.
+    #[error("{host}: {user} may not log in: {reason}")]
+    Login {
+        /// Where.
+        host: HostName,
+        /// As whom.
+        user: String,
+        /// What was tried.
+        reason: String,
+    },
+    /// sudo refused.
+    #[error("{host}: sudo refused: {reason}")]
+    Sudo {
+        /// Where.
+        host: HostName,
+        /// sudo's words.
+        reason: String,
+    },
+    /// sshd does not forward.
+    #[error("{host}: sshd refuses to forward to {target}")]
+    ForwardingRefused {
+        /// Where.
+        host: HostName,
+        /// `address:port`.
+        target: String,
+    },
+    /// The far end did not accept a forwarded connection.
+    #[error("{host}: nothing answers at {target}")]
+    Refused {
+        /// Where.
+        host: HostName,
+        /// `address:port`.
+        target: String,
+    },
+    /// The connection died, or nothing came within the deadline.
+    #[error("{host}: connection lost while {doing}")]
+    Lost {
+        /// Where.
+        host: HostName,
+        /// What was being done.
+        doing: String,
+    },
+    /// A script ended with an error of its own.
+    #[error("{host}: {doing}: {reason}")]
+    Failed {
+        /// Where.
+        host: HostName,
+        /// What was being done.
+        doing: String,
+        /// The script's words.
+        reason: String,
+    },
+    /// The host no longer holds what the plan was made from. This file was not written.
+    #[error("{host}: {path} changed since the plan was made")]
+    Drift {
+        /// Where.
+        host: HostName,
+        /// Which file.
+        path: RemotePath,
+    },
+    /// Somebody else is at work.
+    #[error("{host}: locked by {} ({}) since {}", holder.who, holder.command, holder.since)]
+    Locked {
+        /// Where.
+        host: HostName,
+        /// By whom.
+        holder: LockHolder,
+    },
+    /// This run's lock is gone. Nothing more was written.
+    #[error("{host}: this run no longer holds the lock")]
+    LockLost {
+        /// Where.
+        host: HostName,
+    },
+    /// The host answered something that could not be read.
+    #[error("{host}: unreadable answer: {reason}")]
+    Unreadable {
+        /// Where.
+        host: HostName,
+        /// What and where.
+        reason: String,
+    },
+}

@@ -1,0 +1,431 @@
+//! A machine in memory, for the tests of the rooms above: it can be inspected, and it can lose power at its n-th write.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tokio::io::DuplexStream;
+
+use crate::host::Channels;
+use crate::host::Contents;
+use crate::host::HeldLock;
+use crate::host::Host;
+use crate::host::HostError;
+use crate::host::Progress;
+use crate::host::Work;
+use crate::model::Access;
+use crate::model::Action;
+use crate::model::Blobs;
+use crate::model::Content;
+use crate::model::Digest;
+use crate::model::Directory;
+use crate::model::Effect;
+use crate::model::HostName;
+use crate::model::HostRecord;
+use crate::model::ImageRef;
+use crate::model::LockHolder;
+use crate::model::ObservedFile;
+use crate::model::ObservedHost;
+use crate::model::ObservedUnit;
+use crate::model::RemotePath;
+use crate::model::Scope;
+use crate::model::UnitName;
+
+/// What is on the machine. Every field may be set and read by a test.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FakeState {
+    pub(crate) facts: ObservedHost,
+    pub(crate) files: BTreeMap<RemotePath, (Content, Access)>,
+    pub(crate) directories: BTreeMap<RemotePath, Access>,
+    pub(crate) units: BTreeMap<UnitName, ObservedUnit>,
+    pub(crate) users: BTreeMap<String, (u32, u32)>,
+    pub(crate) images: BTreeMap<ImageRef, Digest>,
+    pub(crate) pods: BTreeMap<String, Option<Digest>>,
+    pub(crate) foreign: BTreeMap<Digest, Content>,
+    pub(crate) record: Option<HostRecord>,
+    pub(crate) sealed: Option<Content>,
+    pub(crate) lock: Option<LockHolder>,
+    /// Everything that was written so far, in words, in order.
+    pub(crate) writes: Vec<String>,
+    /// The write with this number (the first is 1) and all that follow do not happen: the power is gone.
+    pub(crate) fail_at: Option<usize>,
+    /// Nothing answers.
+    pub(crate) unreachable: bool,
+    /// Session channels a real connection would have opened.
+    pub(crate) sessions: u32,
+}
+
+/// See the file's head. Clones share the machine.
+#[derive(Debug, Clone)]
+pub(crate) struct FakeHost {
+    name: HostName,
+    state: Arc<Mutex<FakeState>>,
+}
+
+/// Lets go when dropped.
+#[derive(Debug)]
+pub(crate) struct FakeLock {
+    state: Arc<Mutex<FakeState>>,
+    run: String,
+}
+
+impl HeldLock for FakeLock {
+    async fn lost(&mut self) {
+        while !self.is_lost() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl FakeLock {
+    fn is_lost(&self) -> bool {
+        guard(&self.state).lock.as_ref().is_none_or(|holder| holder.run != self.run)
+    }
+}
+
+impl Drop for FakeLock {
+    fn drop(&mut self) {
+        if !self.is_lost() {
+            guard(&self.state).lock = None;
+        }
+    }
+}
+
+fn guard(state: &Mutex<FakeState>) -> MutexGuard<'_, FakeState> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl FakeHost {
+    /// A bare machine.
+    pub(crate) fn new(name: &str) -> Self {
+        let facts = ObservedHost {
+            os: "debian 13".to_owned(),
+            kernel: "6.12.0".to_owned(),
+            architecture: "x86_64".to_owned(),
+            hostname: name.to_owned(),
+            boot_id: format!("boot-of-{name}"),
+            clock: 1_800_000_000,
+            systemd: 257,
+            cgroup_v2: true,
+            swap: false,
+            free_bytes: 64 << 30,
+            ..ObservedHost::default()
+        };
+        let state = FakeState { facts, ..FakeState::default() };
+        Self { name: HostName::new(name).unwrap(), state: Arc::new(Mutex::new(state)) }
+    }
+    /// The machine, to look at or to change.
+    pub(crate) fn state(&self) -> MutexGuard<'_, FakeState> {
+        guard(&self.state)
+    }
+
+    fn reach(&self) -> Result<MutexGuard<'_, FakeState>, HostError> {
+        let mut state = self.state();
+        if state.unreachable {
+            let reason = "no answer".to_owned();
+            return Err(HostError::Connect { host: self.name.clone(), reason });
+        }
+        state.sessions += 1;
+        Ok(state)
+    }
+    fn holds(&self, state: &FakeState, run: &str) -> Result<(), HostError> {
+        match &state.lock {
+            Some(holder) if holder.run == run => Ok(()),
+            _ => Err(HostError::LockLost { host: self.name.clone() }),
+        }
+    }
+    /// Counts a write, or says that the power is gone.
+    fn write(&self, state: &mut FakeState, what: String) -> Result<(), HostError> {
+        if state.fail_at.is_some_and(|at| state.writes.len() + 1 >= at) {
+            return Err(HostError::Lost { host: self.name.clone(), doing: what });
+        }
+        state.writes.push(what);
+        Ok(())
+    }
+    fn failed(&self, doing: &str, reason: &str) -> HostError {
+        HostError::Failed { host: self.name.clone(), doing: doing.to_owned(), reason: reason.to_owned() }
+    }
+    fn expect_unchanged(
+        &self,
+        state: &FakeState,
+        path: &RemotePath,
+        allowed: &[Option<Digest>],
+    ) -> Result<Option<Digest>, HostError> {
+        let found = state.files.get(path).map(|(content, _)| Digest::of(content.expose()));
+        if allowed.contains(&found) {
+            Ok(found)
+        } else {
+            Err(HostError::Drift { host: self.name.clone(), path: path.clone() })
+        }
+    }
+    fn read(&self, contents: &dyn Contents, digest: &Digest) -> Result<Content, HostError> {
+        let mut bytes = Vec::new();
+        contents
+            .open(digest)
+            .and_then(|mut reader| reader.read_to_end(&mut bytes))
+            .map_err(|error| self.failed("reading a content", &error.to_string()))?;
+        Ok(Content::new(bytes))
+    }
+
+    fn act(&self, state: &mut FakeState, action: &Action, contents: &dyn Contents) -> Result<(), HostError> {
+        match action {
+            Action::EnsureUser(user) => {
+                if let Some(other) = state.facts.taken_uids.get(&user.uid) {
+                    return Err(self.failed("user", &format!("number {} belongs to {other}", user.uid)));
+                }
+                self.write(state, format!("user {}", user.name))?;
+                state.users.insert(user.name.clone(), (user.uid, user.gid));
+            }
+            Action::EnsureDirectory(Directory { path, access }) => {
+                self.write(state, format!("directory {path}"))?;
+                state.directories.insert(path.clone(), *access);
+            }
+            Action::PutFile { path, digest, access, replaces, foreign, .. } => {
+                let found = self.expect_unchanged(state, path, &[*replaces, Some(*digest)])?;
+                let content = self.read(contents, digest)?;
+                if Digest::of(content.expose()) != *digest {
+                    return Err(self.failed(path.as_str(), "the content has another digest"));
+                }
+                self.write(state, format!("file {path}"))?;
+                if let Some((old, _)) = state.files.insert(path.clone(), (content, *access))
+                    && let Some(found) = found
+                    && *foreign
+                {
+                    state.foreign.insert(found, old);
+                }
+            }
+            Action::SetAccess { path, access } => {
+                self.write(state, format!("access {path}"))?;
+                match state.files.get_mut(path) {
+                    Some((_, present)) => *present = *access,
+                    None => return Err(self.failed(path.as_str(), "no such file")),
+                }
+            }
+            Action::RemoveFile { path, replaces } => {
+                self.expect_unchanged(state, path, &[Some(*replaces), None])?;
+                self.write(state, format!("remove {path}"))?;
+                state.files.remove(path);
+                if let Some(pod) = path.as_str().strip_prefix("/etc/kubernetes/manifests/") {
+                    state.pods.remove(pod.trim_end_matches(".yaml"));
+                }
+            }
+            Action::ReloadUnits => self.write(state, "reload units".to_owned())?,
+            Action::StartUnit { name, inputs, effect, .. } => {
+                self.write(state, format!("start {name}"))?;
+                let enabled = *effect == Effect::Restart;
+                state.units.insert(name.clone(), ObservedUnit { active: true, enabled, inputs: Some(*inputs) });
+            }
+            Action::StopUnit { name } => {
+                self.write(state, format!("stop {name}"))?;
+                state.units.insert(name.clone(), ObservedUnit::default());
+            }
+            Action::ImportImage { image, manifest, archive, .. } => {
+                self.read(contents, archive)?;
+                self.write(state, format!("image {image}"))?;
+                state.images.insert(image.clone(), *manifest);
+            }
+            Action::AwaitPod { pod, inputs } => {
+                state.pods.insert(pod.clone(), Some(*inputs));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Host for FakeHost {
+    type Stream = DuplexStream;
+    type Lock = FakeLock;
+
+    fn name(&self) -> &HostName {
+        &self.name
+    }
+
+    async fn observe(&self, scope: &Scope) -> Result<ObservedHost, HostError> {
+        let state = self.reach()?;
+        let recorded = state.record.iter().flat_map(|record| record.files.keys());
+        let wanted: BTreeSet<_> = scope.files.iter().chain(&scope.seeded).chain(recorded).collect();
+        let files = wanted.into_iter().filter_map(|path| {
+            let (content, access) = state.files.get(path)?;
+            let certificate = scope.seeded.contains(path).then(|| content.expose_text().map(str::to_owned)).flatten();
+            let file = ObservedFile { digest: Digest::of(content.expose()), access: *access, certificate };
+            Some((path.clone(), file))
+        });
+        let directories = scope.directories.iter();
+        let units = scope.units.iter();
+        let users = scope.users.iter();
+        Ok(ObservedHost {
+            files: files.collect(),
+            directories: directories.filter_map(|path| Some((path.clone(), *state.directories.get(path)?))).collect(),
+            units: units.filter_map(|unit| Some((unit.clone(), state.units.get(unit)?.clone()))).collect(),
+            users: users.filter_map(|user| Some((user.clone(), *state.users.get(user)?))).collect(),
+            images: state.images.clone(),
+            pods: state.pods.clone(),
+            record: state.record.clone(),
+            lock: state.lock.clone(),
+            ..state.facts.clone()
+        })
+    }
+
+    async fn perform(&self, work: Work<'_>) -> Result<(), HostError> {
+        let mut state = self.reach()?;
+        state.sessions += 1;
+        self.holds(&state, work.run)?;
+        self.write(&mut state, "record before".to_owned())?;
+        state.record = Some(work.before.clone());
+        for action in &work.batch.0 {
+            work.progress.doing(&self.name, &format!("{action:?}"));
+            self.act(&mut state, action, work.contents.as_ref())?;
+        }
+        self.write(&mut state, "record after".to_owned())?;
+        state.record = Some(work.after.clone());
+        Ok(())
+    }
+
+    async fn keep_state(&self, sealed: &Content, record: &HostRecord, run: &str) -> Result<(), HostError> {
+        let mut state = self.reach()?;
+        self.holds(&state, run)?;
+        self.write(&mut state, "sealed state".to_owned())?;
+        state.sealed = Some(sealed.clone());
+        self.write(&mut state, "record".to_owned())?;
+        state.record = Some(record.clone());
+        Ok(())
+    }
+
+    async fn fetch_state(&self) -> Result<Option<Content>, HostError> {
+        Ok(self.reach()?.sealed.clone())
+    }
+
+    async fn lock(&self, holder: &LockHolder) -> Result<FakeLock, HostError> {
+        let mut state = self.reach()?;
+        if let Some(other) = &state.lock {
+            return Err(HostError::Locked { host: self.name.clone(), holder: other.clone() });
+        }
+        state.lock = Some(holder.clone());
+        Ok(FakeLock { state: Arc::clone(&self.state), run: holder.run.clone() })
+    }
+
+    async fn dial(&self, address: &str, port: u16) -> Result<DuplexStream, HostError> {
+        Err(HostError::Refused { host: self.name.clone(), target: format!("{address}:{port}") })
+    }
+
+    async fn last_words(&self, pod: &str) -> Result<String, HostError> {
+        drop(self.reach()?);
+        Ok(format!("last words of {pod}"))
+    }
+
+    async fn erase(&self, run: &str, _purge: bool) -> Result<(), HostError> {
+        let mut state = self.reach()?;
+        self.holds(&state, run)?;
+        self.write(&mut state, "erase".to_owned())?;
+        let record = state.record.take();
+        for path in record.iter().flat_map(|record| record.files.keys()) {
+            state.files.remove(path);
+        }
+        for path in record.iter().flat_map(|record| &record.directories) {
+            state.directories.remove(path);
+        }
+        for unit in record.iter().flat_map(|record| &record.units) {
+            state.units.remove(unit);
+        }
+        for user in record.iter().flat_map(|record| &record.users) {
+            state.users.remove(user);
+        }
+        state.images.clear();
+        state.pods.clear();
+        state.sealed = None;
+        Ok(())
+    }
+
+    fn channels(&self) -> Channels {
+        Channels { sessions: self.state().sessions, forwards: 0 }
+    }
+}
+
+/// Blobs as contents.
+impl Contents for Blobs {
+    fn open(&self, digest: &Digest) -> std::io::Result<Box<dyn Read + Send>> {
+        let content = self.get(digest).ok_or_else(|| std::io::Error::other(format!("no content {digest}")))?;
+        Ok(Box::new(std::io::Cursor::new(content.expose().to_vec())))
+    }
+}
+
+/// Progress nobody listens to.
+pub(crate) struct Silence;
+
+impl Progress for Silence {
+    fn doing(&self, _host: &HostName, _what: &str) {}
+    fn sent(&self, _host: &HostName, _bytes: u64) {}
+}
+
+/// Work with deadlines that tests can live with.
+pub(crate) fn work<'a>(
+    batch: &'a crate::model::Batch,
+    contents: &'a Arc<dyn Contents>,
+    records: (&'a HostRecord, &'a HostRecord),
+    run: &'a str,
+) -> Work<'a> {
+    Work {
+        batch,
+        contents,
+        before: records.0,
+        after: records.1,
+        run,
+        transfer_deadline: Duration::from_secs(30),
+        health_deadline: Duration::from_secs(30),
+        progress: &Silence,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Batch;
+    use crate::model::ClusterId;
+    use crate::model::RevisionId;
+
+    #[tokio::test]
+    async fn a_machine_that_loses_power_keeps_what_was_written_before() {
+        let host = FakeHost::new("h1");
+        let holder = LockHolder { run: "r1".to_owned(), who: "me".to_owned(), command: "up".to_owned(), since: 1 };
+        let lock = host.lock(&holder).await.unwrap();
+        let mut blobs = Blobs::default();
+        let digest = blobs.insert(Content::new("content"));
+        let put = |path: &str| Action::PutFile {
+            path: RemotePath::new(path).unwrap(),
+            digest,
+            size: 7,
+            access: Access::root(0o600),
+            replaces: None,
+            foreign: false,
+            secret: false,
+        };
+        let batch = Batch(vec![put("/etc/a"), put("/etc/b")]);
+        let contents: Arc<dyn Contents> = Arc::new(blobs);
+        let before = HostRecord {
+            schema: 1,
+            cluster: ClusterId("0".repeat(32)),
+            cluster_name: "demo".to_owned(),
+            revision: RevisionId { number: 1, nonce: "0".repeat(16) },
+            parent: None,
+            complete: false,
+            files: BTreeMap::new(),
+            directories: BTreeSet::new(),
+            units: BTreeSet::new(),
+            users: BTreeSet::new(),
+            images: BTreeMap::new(),
+        };
+        host.state().fail_at = Some(3);
+        let result = host.perform(work(&batch, &contents, (&before, &before), "r1")).await;
+        assert!(matches!(result, Err(HostError::Lost { .. })), "{result:?}");
+        assert_eq!(host.state().writes, ["record before", "file /etc/a"]);
+        drop(lock);
+        let result = host.perform(work(&batch, &contents, (&before, &before), "r1")).await;
+        assert!(matches!(result, Err(HostError::LockLost { .. })), "{result:?}");
+    }
+}

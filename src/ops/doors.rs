@@ -1,0 +1,291 @@
+//! The cluster as the plan's runner needs it: objects and health, through the hosts' own connections.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use crate::api::Api;
+use crate::api::ApiError;
+use crate::api::Credentials;
+use crate::api::probe;
+use crate::apply::Health;
+use crate::host::Host;
+use crate::model::Blobs;
+use crate::model::Desired;
+use crate::model::Gate;
+use crate::model::HostName;
+use crate::model::ObjectId;
+use crate::model::ObjectSet;
+use crate::model::ObservedObjects;
+use crate::ops::OpsError;
+use crate::secrets::AuthorityName;
+use crate::secrets::LeafId;
+use crate::secrets::LeafName;
+use crate::secrets::Secrets;
+
+/// Longest time for one question to a component.
+const PROBE: Duration = Duration::from_secs(10);
+/// How long a request to the API server is tried again before another control plane is asked.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Where API servers listen.
+const API_PORT: u16 = 6443;
+
+/// Everything behind the hosts' doors, for one run.
+pub(super) struct Doors<H: Host> {
+    hosts: BTreeMap<HostName, Arc<H>>,
+    seats: BTreeMap<HostName, Seat>,
+    workloads: Vec<ObjectId>,
+    kubernetes: Credentials,
+    etcd: BTreeMap<HostName, Credentials>,
+    blobs: Arc<Blobs>,
+    direct: bool,
+    boots: BTreeMap<HostName, String>,
+    api: Mutex<Option<Arc<Api>>>,
+}
+
+/// Why a question has no good answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// It answered, and it is not well, in its own words.
+    Unwell(String),
+    /// Nobody could be asked.
+    Silent(String),
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unwell(words) | Self::Silent(words) => f.write_str(words),
+        }
+    }
+}
+
+impl Trouble {
+    fn silent(reason: impl std::fmt::Display) -> Self {
+        Self::Silent(reason.to_string())
+    }
+}
+
+/// What is known of a host without asking it.
+struct Seat {
+    address: IpAddr,
+    control_plane: bool,
+    etcd: bool,
+}
+
+/// How the doors are opened.
+pub(super) struct Keys<'a> {
+    /// Authorities and health-check leaves.
+    pub secrets: &'a Secrets,
+    /// bastide's own short-lived certificate.
+    pub operator: &'a crate::secrets::Leaf,
+    /// `bastide.api.dial: direct`.
+    pub direct: bool,
+}
+
+impl<H: Host> Doors<H> {
+    /// Doors to `hosts`, which are those of `desired` that answered; `boots` are their present boot ids.
+    pub(super) fn new(
+        hosts: BTreeMap<HostName, Arc<H>>,
+        desired: &Desired,
+        blobs: Arc<Blobs>,
+        boots: BTreeMap<HostName, String>,
+        keys: &Keys<'_>,
+    ) -> Self {
+        let trust = |name| {
+            let set = keys.secrets.authorities.get(&name);
+            set.map(crate::secrets::AuthoritySet::trust_bundle).unwrap_or_default()
+        };
+        let etcd = desired
+            .hosts
+            .keys()
+            .filter_map(|host| {
+                let leaf = keys.secrets.leaves.get(&LeafId::of(LeafName::EtcdHealthcheck, host))?;
+                let credentials = Credentials {
+                    authorities: trust(AuthorityName::Etcd),
+                    certificate: leaf.certificate.clone(),
+                    key: leaf.key.clone(),
+                };
+                Some((host.clone(), credentials))
+            })
+            .collect();
+        let workloads = desired
+            .objects
+            .iter()
+            .filter(|object| object.set == ObjectSet::System)
+            .filter(|object| ["Deployment", "DaemonSet"].contains(&object.id.kind.as_str()))
+            .map(|object| object.id.clone())
+            .collect();
+        let seats = desired.hosts.iter().map(|(name, host)| {
+            let seat = Seat {
+                address: host.internal_address,
+                control_plane: host.roles.control_plane(),
+                etcd: host.roles.etcd(),
+            };
+            (name.clone(), seat)
+        });
+        Self {
+            hosts,
+            seats: seats.collect(),
+            workloads,
+            kubernetes: Credentials {
+                authorities: trust(AuthorityName::Kubernetes),
+                certificate: keys.operator.certificate.clone(),
+                key: keys.operator.key.clone(),
+            },
+            etcd,
+            blobs,
+            direct: keys.direct,
+            boots,
+            api: Mutex::new(None),
+        }
+    }
+
+    /// The objects as the first API server that answers shows them; none where none answers.
+    pub(super) async fn observe(&self, desired: &Desired) -> Result<Option<ObservedObjects>, OpsError> {
+        let Some(api) = self.api().await? else { return Ok(None) };
+        Ok(Some(api.observe(&desired.objects, &self.blobs).await?))
+    }
+
+    /// An API server that is ready, kept for the run; none where none is.
+    pub(super) async fn api(&self) -> Result<Option<Arc<Api>>, OpsError> {
+        let mut kept = self.api.lock().await;
+        if let Some(api) = &*kept {
+            return Ok(Some(Arc::clone(api)));
+        }
+        for (name, seat) in self.seats.iter().filter(|(_, seat)| seat.control_plane) {
+            let Some(host) = self.hosts.get(name) else { continue };
+            if self.api_server(name).await != Ok(()) {
+                continue;
+            }
+            let api = if self.direct {
+                Api::direct(seat.address, API_PORT, &self.kubernetes, PATIENCE)?
+            } else {
+                Api::through(Arc::clone(host), seat.address, API_PORT, &self.kubernetes, PATIENCE)?
+            };
+            let api = Arc::new(api);
+            *kept = Some(Arc::clone(&api));
+            return Ok(Some(api));
+        }
+        Ok(None)
+    }
+
+    /// Lets the kept API server go, so that the next request looks for one that answers.
+    pub(super) async fn forget_api(&self) {
+        *self.api.lock().await = None;
+    }
+
+    fn seat(&self, name: &HostName) -> Result<(&Arc<H>, &Seat), Trouble> {
+        let host = self.hosts.get(name).ok_or_else(|| Trouble::silent("the host does not answer"))?;
+        let seat = self.seats.get(name).ok_or_else(|| Trouble::silent("no such host"))?;
+        Ok((host, seat))
+    }
+
+    /// Whether that API server is ready.
+    pub(super) async fn api_server(&self, name: &HostName) -> Result<(), Trouble> {
+        let (host, seat) = self.seat(name)?;
+        told(probe::api_server(&**host, seat.address, &self.kubernetes, PROBE).await)
+    }
+
+    /// Whether that controller manager is healthy.
+    pub(super) async fn controller_manager(&self, name: &HostName) -> Result<(), Trouble> {
+        told(probe::controller_manager(&**self.seat(name)?.0, PROBE).await)
+    }
+
+    /// Whether that scheduler is healthy.
+    pub(super) async fn scheduler(&self, name: &HostName) -> Result<(), Trouble> {
+        told(probe::scheduler(&**self.seat(name)?.0, PROBE).await)
+    }
+
+    /// Whether that kubelet is healthy.
+    pub(super) async fn kubelet(&self, name: &HostName) -> Result<(), Trouble> {
+        told(probe::kubelet(&**self.seat(name)?.0, PROBE).await)
+    }
+
+    /// Whether that member is healthy and knows every member as started.
+    pub(super) async fn etcd_member(&self, name: &HostName) -> Result<(), Trouble> {
+        let (host, seat) = self.seat(name)?;
+        told(probe::etcd(&**host, PROBE).await)?;
+        let credentials = self.etcd.get(name).ok_or_else(|| Trouble::silent("it has no health-check certificate"))?;
+        let members = probe::etcd_members(&**host, seat.address, credentials, PROBE).await.map_err(Trouble::silent)?;
+        let expected = self.seats.values().filter(|seat| seat.etcd).count();
+        let started = members.iter().filter(|member| !member.name.is_empty() && !member.learner).count();
+        if started == expected {
+            Ok(())
+        } else {
+            Err(Trouble::Unwell(format!("{started} of {expected} members have started")))
+        }
+    }
+
+    /// Whether the node is Ready with the host's present boot.
+    pub(super) async fn node_ready(&self, name: &HostName) -> Result<(), Trouble> {
+        let boot = self.boots.get(name).map(String::as_str).unwrap_or_default();
+        let api = self.ready_api().await.map_err(Trouble::Silent)?;
+        match api.node_ready(name, boot).await {
+            Ok(None) => Ok(()),
+            Ok(Some(reason)) => Err(Trouble::Unwell(reason)),
+            Err(error) => Err(Trouble::Silent(self.lost(&error).await)),
+        }
+    }
+
+    /// Whether every Deployment and DaemonSet of bastide's own is rolled out.
+    pub(super) async fn system_workloads(&self) -> Result<(), Trouble> {
+        let api = self.ready_api().await.map_err(Trouble::Silent)?;
+        match api.workloads_ready(&self.workloads).await {
+            Ok(waiting) if waiting.is_empty() => Ok(()),
+            Ok(waiting) => Err(Trouble::Unwell(waiting.join("; "))),
+            Err(error) => Err(Trouble::Silent(self.lost(&error).await)),
+        }
+    }
+
+    async fn ready_api(&self) -> Result<Arc<Api>, String> {
+        match self.api().await {
+            Ok(Some(api)) => Ok(api),
+            Ok(None) => Err("no API server is ready".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    async fn lost(&self, error: &ApiError) -> String {
+        self.forget_api().await;
+        error.to_string()
+    }
+}
+
+fn told(answer: Result<probe::Health, probe::ProbeError>) -> Result<(), Trouble> {
+    match answer {
+        Ok(probe::Health::Ok) => Ok(()),
+        Ok(probe::Health::Unwell(words)) => Err(Trouble::Unwell(words)),
+        Err(error) => Err(Trouble::silent(error)),
+    }
+}
+
+impl<H: Host> crate::apply::Cluster for Doors<H> {
+    async fn apply(&self, action: &crate::model::ObjectAction) -> Result<(), String> {
+        let api = self.ready_api().await?;
+        match api.apply(action, &self.blobs).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.lost(&error).await),
+        }
+    }
+
+    async fn gate(&self, gate: &Gate) -> Result<Health, String> {
+        let answer = match gate {
+            Gate::EtcdMember { host } => self.etcd_member(host).await,
+            Gate::ApiServer { host } => self.api_server(host).await,
+            Gate::ControllerManager { host } => self.controller_manager(host).await,
+            Gate::Scheduler { host } => self.scheduler(host).await,
+            Gate::Kubelet { host } => self.kubelet(host).await,
+            Gate::NodeReady { host } => self.node_ready(host).await,
+            Gate::SystemWorkloads => self.system_workloads().await,
+        };
+        match answer {
+            Ok(()) => Ok(Health::Well),
+            Err(Trouble::Unwell(words)) => Ok(Health::Unwell(words)),
+            Err(Trouble::Silent(reason)) => Err(reason),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Why a command did not do what it was asked to. Hints and exit codes are `cli/error.rs`'s.
+
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::api::ApiError;
+use crate::apply::LockError;
+use crate::apply::Report;
+use crate::config::ConfigErrors;
+use crate::host::HostError;
+use crate::model::HostName;
+use crate::model::KubeVersion;
+use crate::model::RevisionId;
+use crate::plan::Refusal;
+use crate::release::BundleError;
+use crate::render::RenderErrors;
+use crate::secrets::SecretsError;
+use crate::store::StoreError;
+
+/// A command that stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpsError {
+    /// A file of the operator's.
+    #[error("{}: {source}", path.display())]
+    Local {
+        /// Which.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// cluster.yml.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// No source of programs and images.
+    #[error("cluster.yml names no source of programs and images")]
+    NoArtifacts,
+    /// The bundle.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The bundle is for another version.
+    #[error("{} holds Kubernetes {found}, and the cluster is to run {wanted}", bundle.display())]
+    OtherRelease {
+        /// Its folder.
+        bundle: PathBuf,
+        /// What it holds.
+        found: KubeVersion,
+        /// What the file asks for.
+        wanted: KubeVersion,
+    },
+    /// An addon can't be fetched.
+    #[error("addons_include: {url}: bastide does not fetch addons from URLs yet")]
+    AddonUrl {
+        /// As written.
+        url: String,
+    },
+    /// What the file asks for can't be rendered.
+    #[error(transparent)]
+    Render(#[from] RenderErrors),
+    /// Keys and certificates.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+    /// The state folder.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An environment variable that cluster.yml names.
+    #[error("the environment variable {name} is not set")]
+    NoVariable {
+        /// Which.
+        name: String,
+    },
+    /// Hosts that answered wrongly.
+    #[error("{}", list(.0))]
+    Hosts(Vec<HostError>),
+    /// Every reason not to begin.
+    #[error("{}", list(.0))]
+    Refused(Vec<Refusal>),
+    /// Hosts carry a cluster, and the state that made it is not here.
+    #[error(
+        "{} carry cluster {name}, and its state is not in {}",
+        hosts.iter().map(HostName::as_str).collect::<Vec<_>>().join(", "), folder.display()
+    )]
+    StateMissing {
+        /// Which hosts.
+        hosts: Vec<HostName>,
+        /// The cluster's name in the hosts' records.
+        name: String,
+        /// Where the state should be.
+        folder: PathBuf,
+    },
+    /// Hosts know a revision that the state lacks.
+    #[error(
+        "{} know revision {revision} of this cluster, which the state in {} lacks: it is an older copy",
+        hosts.iter().map(HostName::as_str).collect::<Vec<_>>().join(", "), folder.display()
+    )]
+    StateOlder {
+        /// Which hosts.
+        hosts: Vec<HostName>,
+        /// The newest of these revisions.
+        revision: RevisionId,
+        /// Where the state is.
+        folder: PathBuf,
+    },
+    /// The lock.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The API server.
+    #[error(transparent)]
+    Api(Box<ApiError>),
+    /// Nobody can be asked.
+    #[error("nobody can be asked here: {what}")]
+    Unasked {
+        /// What would have been asked, and the option that answers it.
+        what: &'static str,
+    },
+    /// The answer was no.
+    #[error("not confirmed; nothing was changed")]
+    Declined,
+    /// The name did not match.
+    #[error("{given:?} is not the cluster's name, {name:?}; nothing was changed")]
+    OtherName {
+        /// As given.
+        given: String,
+        /// As in the file.
+        name: String,
+    },
+    /// Hosts changed between the plan and the lock.
+    #[error("the hosts changed after the plan was made; nothing was changed")]
+    Moved,
+    /// A saved plan that is not for this.
+    #[error("{}: {reason}", path.display())]
+    SavedPlan {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// The run stopped; its report says where.
+    #[error("stopped{}", .0.stopped_in.as_ref().map(|stage| format!(" in stage \"{stage}\"")).unwrap_or_default())]
+    Stopped(Box<Report>),
+    /// Everything was done, and yet the hosts are not as they should be.
+    #[error("everything was done, and yet the hosts are not at the target:\n{0}")]
+    NotReached(String),
+    /// No host can do what was asked.
+    #[error("{0}")]
+    Impossible(String),
+}
+
+impl From<ApiError> for OpsError {
+    fn from(error: ApiError) -> Self {
+        Self::Api(Box::new(error))
+    }
+}
+
+impl OpsError {
+    /// A file of the operator's and what the system said.
+    pub fn local(path: &Path, source: std::io::Error) -> Self {
+        Self::Local { path: path.to_owned(), source }
+    }
+}
+
+fn list<T: std::fmt::Display>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,183 @@
+//! The state folder as a command finds it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use crate::config::Cluster;
+use crate::model::Content;
+use crate::model::Desired;
+use crate::model::HostName;
+use crate::model::LockHolder;
+use crate::model::ObservedHost;
+use crate::model::RemotePath;
+use crate::model::RevisionId;
+use crate::model::RevisionState;
+use crate::ops::OpsError;
+use crate::ops::Talk;
+use crate::secrets;
+use crate::secrets::Secrets;
+use crate::store;
+use crate::store::Backup;
+use crate::store::FolderLock;
+use crate::store::Freshness;
+use crate::store::Identity;
+use crate::store::Protection;
+use crate::store::Recipients;
+use crate::store::Store;
+use crate::store::StoreError;
+
+/// Folder that programs are installed under.
+const PROGRAMS: &str = "/opt/bastide/";
+
+/// What is kept of a cluster; everything but `folder` is absent before its first `up`.
+pub(super) struct Kept {
+    /// Where the state is, or will be.
+    pub folder: PathBuf,
+    /// The opened store.
+    pub store: Option<Store>,
+    /// Of the newest revision, whatever became of it: its keys may be on hosts already.
+    pub secrets: Option<Secrets>,
+    /// Target of the newest revision.
+    pub newest: Option<Desired>,
+    /// Target of the revision that was reached last.
+    pub reached: Option<Desired>,
+    /// Programs of the last two reached revisions, which stay on the hosts (design 11.9).
+    pub keep: BTreeSet<RemotePath>,
+}
+
+impl Kept {
+    /// Opens the state beside the cluster's file, where there is one.
+    pub(super) fn open(cluster_file: &std::path::Path, cluster: &Cluster, talk: &dyn Talk) -> Result<Self, OpsError> {
+        let folder = store::folder_for(cluster_file);
+        let mut kept = Self { folder, store: None, secrets: None, newest: None, reached: None, keep: BTreeSet::new() };
+        let peek = match store::peek(&kept.folder) {
+            Ok(peek) => peek,
+            Err(StoreError::NoState { .. }) => return Ok(kept),
+            Err(error) => return Err(error.into()),
+        };
+        let mut ask =
+            |path: &std::path::Path| talk.ask_secret(&format!("Passphrase of the identity {}", path.display()), false);
+        let identity = Identity::load(&store::identities_folder()?, &peek.cluster, &mut ask)?;
+        let recipients = Recipients::parse(&cluster.options.recipients)?;
+        kept.store = Some(Store::open(&kept.folder, identity, recipients)?);
+        kept.load()?;
+        Ok(kept)
+    }
+
+    /// Reads what the store's history ends in.
+    pub(super) fn load(&mut self) -> Result<(), OpsError> {
+        let Some(store) = &self.store else { return Ok(()) };
+        if let Some(newest) = store.newest().map(|revision| revision.id.clone()) {
+            let (_, desired, _, secrets) = store.load(&newest)?;
+            self.newest = Some(desired);
+            self.secrets = Some(secrets::unseal_form(&secrets)?);
+        }
+        let reached =
+            store.history().into_iter().rev().filter(|revision| {
+                matches!(revision.state, RevisionState::Reached | RevisionState::ReachedExcept { .. })
+            });
+        for (at, revision) in reached.take(2).enumerate() {
+            // After a recovery from a host only the newest contents are there; what is not kept keeps nothing on hosts.
+            let desired = match store.load(&revision.id) {
+                Ok((_, desired, _, _)) => desired,
+                Err(StoreError::NotKept { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let files = desired.hosts.values().flat_map(|host| host.files.keys());
+            self.keep.extend(files.filter(|path| path.as_str().starts_with(PROGRAMS)).cloned());
+            if at == 0 {
+                self.reached = Some(desired);
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses hosts that belong to a state that is not here, or know more than the state that is (design 5, 11.1).
+    /// Records of clusters of another name are the planner's to refuse, with everything else that stands in the way.
+    pub(super) fn compare<'a>(
+        &self,
+        name: &str,
+        hosts: impl Iterator<Item = (&'a HostName, &'a ObservedHost)>,
+    ) -> Result<(), OpsError> {
+        let records: Vec<_> = hosts.filter_map(|(name, host)| Some((name, host.record.as_ref()?))).collect();
+        let Some(store) = &self.store else {
+            return match records.iter().find(|(_, record)| record.cluster_name == name) {
+                None => Ok(()),
+                Some((_, record)) => Err(OpsError::StateMissing {
+                    hosts: records.iter().map(|(name, _)| (*name).clone()).collect(),
+                    name: record.cluster_name.clone(),
+                    folder: self.folder.clone(),
+                }),
+            };
+        };
+        let history = store.history();
+        let newer: Vec<_> = records
+            .iter()
+            .filter(|(_, record)| store::compare(store.cluster(), &history, record) == Freshness::HostNewer)
+            .collect();
+        match newer.iter().map(|(_, record)| record.revision.clone()).max() {
+            None => Ok(()),
+            Some(revision) => Err(OpsError::StateOlder {
+                hosts: newer.iter().map(|(name, _)| (*name).clone()).collect(),
+                revision,
+                folder: self.folder.clone(),
+            }),
+        }
+    }
+
+    /// The store for writing: opened and locked, or made with a new identity for `secrets`' cluster.
+    pub(super) fn for_writing(
+        &mut self,
+        cluster: &Cluster,
+        secrets: &Secrets,
+        no_identity_backup: bool,
+        holder: &LockHolder,
+        talk: &dyn Talk,
+    ) -> Result<FolderLock, OpsError> {
+        if let Some(store) = &mut self.store {
+            let before = store.newest().map(|revision| revision.id.clone());
+            let lock = store.lock(holder)?;
+            if store.newest().map(|revision| revision.id.clone()) != before {
+                return Err(OpsError::Moved);
+            }
+            return Ok(lock);
+        }
+        let recipients = Recipients::parse(&cluster.options.recipients)?;
+        let (protection, backup) = protection(&recipients, no_identity_backup, talk)?;
+        let identity = Identity::generate(&secrets.cluster)?;
+        let path = identity.save(&store::identities_folder()?, &protection)?;
+        let (store, lock) =
+            Store::create(&self.folder, &cluster.name, identity, recipients, backup, holder.since, holder)?;
+        talk.warn(&format!(
+            "the state in {} opens with the identity {}; keep a copy of it elsewhere. Its signer is {}: write it down",
+            self.folder.display(),
+            path.display(),
+            store.identity().signer()
+        ));
+        self.store = Some(store);
+        Ok(lock)
+    }
+
+    /// The last reached revision's id.
+    pub(super) fn parent(&self) -> Option<RevisionId> {
+        self.store.as_ref().and_then(Store::reached).map(|revision| revision.id.clone())
+    }
+}
+
+fn protection(
+    recipients: &Recipients,
+    no_identity_backup: bool,
+    talk: &dyn Talk,
+) -> Result<(Protection, Backup), OpsError> {
+    if !recipients.is_empty() {
+        return Ok((Protection::default(), Backup::Recipients));
+    }
+    if no_identity_backup {
+        return Ok((Protection::default(), Backup::None));
+    }
+    let passphrase: Content =
+        talk.ask_secret("Passphrase for the new identity that opens the state", true).ok_or(OpsError::Unasked {
+            what: "a passphrase for the state's identity (set bastide.state.recipients, or pass --no-identity-backup)",
+        })?;
+    Ok((Protection { passphrase: Some(passphrase), ..Protection::default() }, Backup::Passphrase))
+}

@@ -1,0 +1,134 @@
+//! What lies on the operator's machine: cluster.yml, its includes, the bundle.
+
+use std::io::Read;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::config;
+use crate::config::AddonSource;
+use crate::config::Cluster;
+use crate::config::ParseOptions;
+use crate::config::Problem;
+use crate::host::Contents;
+use crate::model::Blobs;
+use crate::model::Digest;
+use crate::ops::OpsError;
+use crate::release;
+use crate::release::Bundle;
+use crate::render::objects::AddonText;
+
+/// A command with its circumstances.
+#[derive(Debug, Clone)]
+pub struct Invocation {
+    /// cluster.yml.
+    pub config: PathBuf,
+    /// `--kubernetes-version`.
+    pub kubernetes_version: Option<String>,
+    /// `--accept-new-host-keys`.
+    pub accept_new_host_keys: bool,
+    /// `--without`.
+    pub without: Vec<String>,
+    /// The verb, for history and lock.
+    pub command: &'static str,
+    /// `user@machine`.
+    pub who: String,
+}
+
+/// The cluster's file, read.
+pub struct Local {
+    /// Its path.
+    pub path: PathBuf,
+    /// Of its bytes.
+    pub digest: Digest,
+    /// What it means.
+    pub cluster: Cluster,
+    /// What should be known about it.
+    pub warnings: Vec<Problem>,
+    /// Texts of addons.
+    pub addons: Vec<AddonText>,
+}
+
+impl Local {
+    /// Reads the file, or says everything that is wrong with it.
+    pub(super) fn read(invocation: &Invocation) -> Result<Self, OpsError> {
+        let path = &invocation.config;
+        let text = config::read_text(path).map_err(|source| OpsError::local(path, source))?;
+        let options = ParseOptions {
+            file_name: path.display().to_string(),
+            kubernetes_version: invocation.kubernetes_version.clone(),
+            supported: release::supported(),
+            home: etcetera::home_dir().ok(),
+        };
+        let parsed = config::parse(&text, &options)?;
+        let addons = addons(&parsed.cluster, path.parent().unwrap_or(Path::new(".")))?;
+        Ok(Self {
+            path: path.clone(),
+            digest: Digest::of(text.as_bytes()),
+            cluster: parsed.cluster,
+            warnings: parsed.warnings,
+            addons,
+        })
+    }
+
+    /// Where a path of the file points: relative ones start at the file.
+    pub(super) fn resolve(&self, path: &Path) -> PathBuf {
+        self.path.parent().unwrap_or(Path::new(".")).join(path)
+    }
+
+    /// The bundle that the file names, checked against the version it asks for.
+    pub(super) fn bundle(&self) -> Result<Arc<Bundle>, OpsError> {
+        let named = self.cluster.options.bundle.as_ref().ok_or(OpsError::NoArtifacts)?;
+        let folder = self.resolve(named);
+        let bundle = release::open_bundle(&folder)?;
+        let found = bundle.release().kubernetes;
+        if found != self.cluster.kubernetes {
+            return Err(OpsError::OtherRelease { bundle: folder, found, wanted: self.cluster.kubernetes });
+        }
+        Ok(Arc::new(bundle))
+    }
+}
+
+fn addons(cluster: &Cluster, beside: &Path) -> Result<Vec<AddonText>, OpsError> {
+    let read = |source: &AddonSource| match source {
+        AddonSource::Inline(text) => Ok(AddonText { name: "addons".to_owned(), text: text.clone() }),
+        AddonSource::Path(path) => {
+            let place = beside.join(path);
+            let text = config::read_bytes(&place).map_err(|source| OpsError::local(&place, source))?;
+            Ok(AddonText { name: path.display().to_string(), text: crate::model::Content::new(text) })
+        }
+        AddonSource::Url(url) => Err(OpsError::AddonUrl { url: url.clone() }),
+    };
+    cluster.addons.iter().map(read).collect()
+}
+
+/// Rendered blobs and the bundle's files as one source of bytes.
+pub(super) struct Shelf {
+    /// What was rendered.
+    pub blobs: Arc<Blobs>,
+    /// What was built.
+    pub bundle: Option<Arc<Bundle>>,
+}
+
+impl Contents for Shelf {
+    fn open(&self, digest: &Digest) -> std::io::Result<Box<dyn Read + Send>> {
+        if let Some(content) = self.blobs.get(digest) {
+            return Ok(Box::new(std::io::Cursor::new(Bytes(content.clone()))));
+        }
+        match &self.bundle {
+            Some(bundle) => bundle.open(digest),
+            None => {
+                Err(std::io::Error::new(std::io::ErrorKind::NotFound, format!("nothing has digest {}", digest.short())))
+            }
+        }
+    }
+}
+
+/// A content that a cursor can read; wiped with the cursor.
+struct Bytes(crate::model::Content);
+
+impl AsRef<[u8]> for Bytes {
+    fn as_ref(&self) -> &[u8] {
+        self.0.expose()
+    }
+}

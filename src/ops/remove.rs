@@ -1,0 +1,119 @@
+//! `remove`: the empty target. Local state is kept until every host was cleaned.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures::future::join_all;
+
+use crate::apply::Locks;
+use crate::host::Host as _;
+use crate::model::HostName;
+use crate::model::Scope;
+use crate::ops::Invocation;
+use crate::ops::Local;
+use crate::ops::OpsError;
+use crate::ops::Talk;
+use crate::ops::access;
+use crate::ops::kept::Kept;
+use crate::ops::prepare;
+use crate::ops::up::holder;
+use crate::store;
+
+/// What `remove` was told.
+#[derive(Debug, Clone, Default)]
+pub struct RemoveOptions {
+    /// `--yes`
+    pub yes: bool,
+    /// `--cluster NAME`
+    pub cluster: Option<String>,
+    /// `--purge`
+    pub purge: bool,
+}
+
+/// Takes the cluster off its hosts. Returns the hosts that do not answer, which are not cleaned; the state stays then.
+pub async fn remove(
+    invocation: &Invocation,
+    options: &RemoveOptions,
+    talk: &Arc<dyn Talk>,
+) -> Result<BTreeSet<HostName>, OpsError> {
+    let now = prepare::now();
+    let local = Local::read(invocation)?;
+    let mut kept = Kept::open(&local.path, &local.cluster, &**talk)?;
+    let fleet = prepare::fleet(&local, invocation, talk).await?;
+    let scopes: BTreeMap<_, _> = local.cluster.nodes.iter().map(|node| (node.name.clone(), Scope::default())).collect();
+    let seen = prepare::look(&fleet, &scopes).await?;
+    kept.compare(&local.cluster.name, seen.hosts.iter())?;
+    let ours: BTreeSet<HostName> = seen
+        .hosts
+        .iter()
+        .filter(|(_, host)| match (&host.record, &kept.store) {
+            (Some(record), Some(store)) => record.cluster == *store.cluster(),
+            _ => false,
+        })
+        .map(|(name, _)| name.clone())
+        .collect();
+    let silent: BTreeSet<HostName> = seen.unreachable.keys().cloned().collect();
+    if ours.is_empty() && silent.is_empty() && kept.store.is_none() {
+        talk.say("Nothing to do: no host carries this cluster.");
+        return Ok(silent);
+    }
+    for host in &ours {
+        talk.show(&format!("- {host}: cluster {}, everything that bastide put there", local.cluster.name));
+    }
+    for (host, reason) in &seen.unreachable {
+        talk.show(&format!("  {host}: left as it is ({reason})"));
+    }
+    agree(&local, options, &**talk)?;
+
+    let holder = holder(invocation, now)?;
+    let folder_lock = match &mut kept.store {
+        Some(store) => Some(store.lock(&holder)?),
+        None => None,
+    };
+    if !ours.is_empty() {
+        let member = |name: &&HostName| {
+            local
+                .cluster
+                .nodes
+                .iter()
+                .any(|node| node.name == **name && (node.roles.control_plane() || node.roles.etcd()))
+        };
+        let (members, others): (BTreeSet<_>, BTreeSet<_>) = ours.iter().cloned().partition(|name| member(&name));
+        let locks = Locks::take(&fleet, &members, &others, &holder).await?;
+        talk.stage("Removing", &ours.iter().cloned().collect::<Vec<_>>());
+        // Workers first: a kubelet whose API server is gone would only fill its log.
+        for group in [others, members] {
+            let erasing = group.iter().filter_map(|name| {
+                let host = Arc::clone(fleet.get(name)?);
+                let run = &holder.run;
+                talk.doing(name, "removes what bastide put here");
+                Some(async move { host.erase(run, options.purge).await })
+            });
+            let errors: Vec<_> = join_all(erasing).await.into_iter().filter_map(Result::err).collect();
+            if !errors.is_empty() {
+                return Err(OpsError::Hosts(errors));
+            }
+        }
+        drop(locks);
+    }
+    if silent.is_empty()
+        && let (Some(store), Some(lock)) = (kept.store.take(), folder_lock)
+    {
+        store::discard(store, lock)?;
+        store::remove_private(&access::operator_file(&local.path))?;
+    }
+    Ok(silent)
+}
+
+/// The cluster's name, typed or given, is the yes.
+fn agree(local: &Local, options: &RemoveOptions, talk: &dyn Talk) -> Result<(), OpsError> {
+    let name = &local.cluster.name;
+    let given = match (&options.cluster, options.yes) {
+        (Some(given), true) => given.clone(),
+        _ => talk
+            .ask("This destroys the cluster and its data. Type the cluster's name to go on")
+            .ok_or(OpsError::Unasked { what: "the cluster's name (pass --yes --cluster NAME)" })?,
+    };
+    if given == *name { Ok(()) } else { Err(OpsError::OtherName { given, name: name.clone() }) }
+}

@@ -1,0 +1,233 @@
+//! `status`: what runs, how it is, and where it differs from what was reached.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::future::join_all;
+use serde::Serialize;
+
+use crate::model::Action;
+use crate::model::DesiredHost;
+use crate::model::HostName;
+use crate::model::LockHolder;
+use crate::model::ObjectAction;
+use crate::model::Plan;
+use crate::model::Revision;
+use crate::model::RevisionState;
+use crate::ops::Invocation;
+use crate::ops::Local;
+use crate::ops::OpsError;
+use crate::ops::Talk;
+use crate::ops::connect::RealHost;
+use crate::ops::doors::Doors;
+use crate::ops::kept::Kept;
+use crate::ops::prepare;
+use crate::ops::prepare::Target;
+use crate::plan;
+use crate::secrets;
+use crate::secrets::Secrets;
+use crate::store::StoreError;
+
+/// Certificates that end sooner are listed: `up` renews from here on.
+const ENDS_SOON: i64 = 90 * 24 * 60 * 60;
+
+/// The whole picture.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Status {
+    /// Layout of this document.
+    pub schema: u32,
+    /// `cluster_name`.
+    pub cluster: String,
+    /// In one word.
+    pub health: Overall,
+    /// The newest revision.
+    pub revision: Option<Revision>,
+    /// By node name.
+    pub hosts: BTreeMap<HostName, HostStatus>,
+    /// What ails bastide's own Deployments and DaemonSets; absent where all are rolled out or no API server answers.
+    pub workloads: Option<String>,
+    /// Certificates that end within 90 days: which, and seconds until then.
+    pub certificates: BTreeMap<String, i64>,
+    /// Objects that differ from the last reached revision.
+    pub objects: Vec<String>,
+    /// Whether cluster.yml is another one than the newest revision came from.
+    pub file_changed: bool,
+    /// Why drift could not be judged.
+    pub notes: Vec<String>,
+}
+
+/// The cluster in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Overall {
+    /// Everything answers and is well, and nothing differs.
+    Healthy,
+    /// Something is unwell, silent or different.
+    Degraded,
+    /// No API server is ready.
+    Unreachable,
+}
+
+/// One host.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct HostStatus {
+    /// Why it does not answer.
+    pub unreachable: Option<String>,
+    /// Component to what ails it; absent reason means well.
+    pub components: BTreeMap<&'static str, Option<String>>,
+    /// Kubelet version that the node reports.
+    pub kubelet: Option<String>,
+    /// Paths, units, images and users that differ from the last reached revision.
+    pub drift: Vec<String>,
+    /// Who is at work.
+    pub lock: Option<LockHolder>,
+}
+
+/// Asks every component itself, and compares every host with the last reached revision.
+pub async fn status(invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<Status, OpsError> {
+    let now = prepare::now();
+    let local = Local::read(invocation)?;
+    let kept = Kept::open(&local.path, &local.cluster, &**talk)?;
+    let store = kept.store.as_ref().ok_or_else(|| StoreError::NoState { folder: kept.folder.clone() })?;
+    let revision = store.reached().or(store.newest()).cloned();
+    let id = revision.as_ref().map(|revision| revision.id.clone());
+    let id = id.ok_or_else(|| OpsError::Impossible("no `up` has run on this cluster yet".to_owned()))?;
+    let (_, desired, blobs, sealed) = store.load(&id)?;
+    let secrets = secrets::unseal_form(&sealed)?;
+    let target = Target { desired, blobs: Arc::new(blobs), secrets, issued: Vec::new() };
+    let newest = store.newest().cloned();
+
+    let fleet = prepare::fleet(&local, invocation, talk).await?;
+    let scopes = prepare::scopes(&target.desired, None);
+    let mut observed = prepare::look(&fleet, &scopes).await?;
+    let doors = prepare::doors(&local, &fleet, &target, &observed, now)?;
+    let mut notes = Vec::new();
+    match doors.observe(&target.desired).await {
+        Ok(objects) => observed.objects = objects,
+        Err(error) => notes.push(error.to_string()),
+    }
+    let silent_api = observed.objects.is_none();
+    let mut hosts = healths(&target.desired.hosts, &doors).await;
+    for (name, reason) in &observed.unreachable {
+        hosts.entry(name.clone()).or_default().unreachable = Some(reason.clone());
+    }
+    for (name, host) in &observed.hosts {
+        let entry = hosts.entry(name.clone()).or_default();
+        entry.lock.clone_from(&host.lock);
+        let node = observed.objects.as_ref().and_then(|objects| objects.nodes.get(name));
+        entry.kubelet = node.map(|node| node.kubelet.clone());
+    }
+    let mut objects = Vec::new();
+    let context = plan::Context {
+        now,
+        architecture: observed.hosts.values().next().map_or("", |host| host.architecture.as_str()),
+        without: observed.unreachable.keys().cloned().collect(),
+        max_unavailable_worker: None,
+        previous: Some(&target.desired),
+        keep: kept.keep.clone(),
+    };
+    match plan::plan(&target.desired, &observed, &context) {
+        Ok(plan) => {
+            for (host, path) in drift(&plan) {
+                hosts.entry(host).or_default().drift.push(path);
+            }
+            if !silent_api {
+                objects = object_drift(&plan);
+            }
+        }
+        Err(refusals) => notes.extend(refusals.iter().map(ToString::to_string)),
+    }
+    let file_changed = newest.as_ref().is_some_and(|revision| revision.config != local.digest);
+    let mut workloads = None;
+    if !silent_api {
+        workloads = doors.system_workloads().await.err().map(|trouble| trouble.to_string());
+    }
+    let reached = newest.as_ref().is_some_and(|revision| revision.state == RevisionState::Reached);
+    let well = reached
+        && workloads.is_none()
+        && hosts.values().all(|host| {
+            host.unreachable.is_none() && host.drift.is_empty() && host.components.values().all(Option::is_none)
+        });
+    let health = if silent_api {
+        Overall::Unreachable
+    } else if well && objects.is_empty() && notes.is_empty() {
+        Overall::Healthy
+    } else {
+        Overall::Degraded
+    };
+    let certificates = ending(&target.secrets, now);
+    let cluster = local.cluster.name;
+    Ok(Status {
+        schema: 1,
+        cluster,
+        health,
+        revision: newest,
+        hosts,
+        workloads,
+        certificates,
+        objects,
+        file_changed,
+        notes,
+    })
+}
+
+/// Every component of every host, all asked at once, each through its own host.
+async fn healths(hosts: &BTreeMap<HostName, DesiredHost>, doors: &Doors<RealHost>) -> BTreeMap<HostName, HostStatus> {
+    let asked = hosts.iter().map(|(name, host)| async move {
+        let mut components = BTreeMap::new();
+        let mut note = |component, answer: Result<(), crate::ops::doors::Trouble>| {
+            components.insert(component, answer.err().map(|trouble| trouble.to_string()));
+        };
+        if host.roles.etcd() {
+            note("etcd", doors.etcd_member(name).await);
+        }
+        if host.roles.control_plane() {
+            note("kube-apiserver", doors.api_server(name).await);
+            note("kube-controller-manager", doors.controller_manager(name).await);
+            note("kube-scheduler", doors.scheduler(name).await);
+        }
+        note("kubelet", doors.kubelet(name).await);
+        note("node", doors.node_ready(name).await);
+        (name.clone(), HostStatus { components, ..HostStatus::default() })
+    });
+    join_all(asked).await.into_iter().collect()
+}
+
+/// What a plan back to the reached revision would touch.
+fn drift(plan: &Plan) -> Vec<(HostName, String)> {
+    let steps = plan.stages.iter().flat_map(|stage| &stage.steps);
+    let mut drift = Vec::new();
+    for step in steps {
+        for action in &step.batch.0 {
+            let what = match action {
+                Action::PutFile { path, .. } | Action::SetAccess { path, .. } | Action::RemoveFile { path, .. } => {
+                    path.to_string()
+                }
+                Action::EnsureDirectory(directory) => directory.path.to_string(),
+                Action::EnsureUser(user) => format!("user {}", user.name),
+                Action::StartUnit { name, .. } | Action::StopUnit { name } => name.to_string(),
+                Action::ImportImage { image, .. } => format!("image {image}"),
+                Action::AwaitPod { pod, .. } => format!("pod {pod}"),
+                Action::ReloadUnits => continue,
+            };
+            drift.push((step.host.clone(), what));
+        }
+    }
+    drift
+}
+
+fn object_drift(plan: &Plan) -> Vec<String> {
+    let actions = plan.stages.iter().flat_map(|stage| &stage.objects);
+    let shown = actions.map(|action| match action {
+        ObjectAction::Apply { id, fields, .. } if fields.is_empty() => format!("{id}: is missing"),
+        ObjectAction::Apply { id, fields, .. } => format!("{id}: {}", fields.join(", ")),
+        ObjectAction::Delete { id } => format!("{id}: should not be there"),
+        ObjectAction::Node { node, .. } => format!("Node {node}: labels or taints"),
+    });
+    shown.collect()
+}
+
+fn ending(secrets: &Secrets, now: i64) -> BTreeMap<String, i64> {
+    let soon = secrets.leaves.iter().filter(|(_, leaf)| leaf.not_after - now < ENDS_SOON);
+    soon.map(|(id, leaf)| (id.describe(), leaf.not_after - now)).collect()
+}

@@ -1,0 +1,36 @@
+//! Which paths and names a run looks at.
+
+use crate::model::DesiredHost;
+use crate::model::Keep;
+use crate::model::Scope;
+
+/// Port of the API server and of the balancer that stands in for it.
+const API_PORT: u16 = 6443;
+/// Ports of etcd for clients and for peers.
+const ETCD_PORTS: [u16; 2] = [2379, 2380];
+/// Port of the kubelet.
+const KUBELET_PORT: u16 = 10250;
+
+/// What must be looked at to compare a host with `desired`. On the host its own record extends it by the paths that
+/// earlier revisions wrote.
+pub fn scope(desired: &DesiredHost) -> Scope {
+    let mut scope = Scope {
+        directories: desired.directories.iter().map(|directory| directory.path.clone()).collect(),
+        units: desired.units.iter().map(|unit| unit.name.clone()).collect(),
+        users: desired.users.iter().map(|user| user.name.clone()).collect(),
+        uids: desired.users.iter().map(|user| user.uid).collect(),
+        // 6443 on every host: those without an API server bind it for the node-local balancer.
+        ports: [API_PORT, KUBELET_PORT].into(),
+        ..Scope::default()
+    };
+    if desired.roles.etcd() {
+        scope.ports.extend(ETCD_PORTS);
+    }
+    for (path, file) in &desired.files {
+        match file.keep {
+            Keep::Managed => scope.files.insert(path.clone()),
+            Keep::Seeded { .. } => scope.seeded.insert(path.clone()),
+        };
+    }
+    scope
+}

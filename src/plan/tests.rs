@@ -1,0 +1,6 @@
+#![allow(clippy::unwrap_used)]
+
+mod order;
+mod properties;
+mod refusals;
+mod shown;

@@ -1,0 +1,312 @@
+//! What moves when.
+
+use crate::model::Action;
+use crate::model::Component;
+use crate::model::Gate;
+use crate::model::Observed;
+use crate::model::ObservedFile;
+use crate::model::Plan;
+use crate::model::UnitName;
+use crate::plan::Context;
+use crate::plan::plan;
+use crate::plan::testing::Builder;
+use crate::plan::testing::NOW;
+use crate::plan::testing::Sample;
+use crate::plan::testing::after;
+use crate::plan::testing::fresh;
+use crate::plan::testing::name;
+use crate::plan::testing::path;
+
+/// `title [width]: host(gates)…` for every stage.
+fn shape(plan: &Plan) -> Vec<String> {
+    plan.stages
+        .iter()
+        .map(|stage| {
+            let steps: Vec<_> = stage.steps.iter().map(|step| format!("{}({})", step.host, step.gates.len())).collect();
+            let objects = if stage.objects.is_empty() { String::new() } else { format!(" +{}", stage.objects.len()) };
+            format!("{} [{}]: {}{objects} /{}", stage.title, stage.width, steps.join(" "), stage.gates.len())
+        })
+        .collect()
+}
+
+fn check(before: &Builder, after_change: &Builder, expected: &[&str]) {
+    let (old, new) = (before.build(), after_change.build());
+    let plan = plan(&new.desired, &old.reached(), &after(&old.desired)).unwrap();
+    assert_eq!(shape(&plan), expected);
+}
+
+#[test]
+fn a_new_cluster_comes_up_at_once() {
+    let sample = Builder::five().build();
+    let plan = plan(&sample.desired, &sample.bare(), &fresh()).unwrap();
+    assert_eq!(
+        shape(&plan),
+        ["all hosts at once [5]: h1(5) h2(5) h3(5) w1(1) w2(1) /0", "cluster objects and nodes [1]:  +8 /6",]
+    );
+}
+
+#[test]
+fn on_a_new_host_everything_comes_after_what_it_needs() {
+    let sample = Builder::new(&[("h1", "cew")]).build();
+    let plan = plan(&sample.desired, &sample.bare(), &fresh()).unwrap();
+    let words: Vec<_> = plan.stages[0].steps[0]
+        .batch
+        .0
+        .iter()
+        .map(|action| match action {
+            Action::EnsureUser(user) => format!("user {}", user.name),
+            Action::EnsureDirectory(directory) => directory.path.to_string(),
+            Action::PutFile { path, .. } => path.as_str().rsplit('/').next().unwrap().to_owned(),
+            Action::StartUnit { name, .. } => format!("start {name}"),
+            Action::ImportImage { .. } => "image".to_owned(),
+            Action::AwaitPod { pod, .. } => format!("await {pod}"),
+            other => format!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(
+        words,
+        [
+            "user etcd",
+            "/etc/kubernetes",
+            "/etc/kubernetes/manifests",
+            "/var/lib/kubelet",
+            "90-bastide.conf",
+            "config.toml",
+            "containerd.service",
+            "containerd",
+            "kubelet.service",
+            "ReloadUnits",
+            "start systemd-sysctl.service",
+            "start containerd.service",
+            "image",
+            "server.key",
+            "apiserver.key",
+            "kubelet",
+            "config.yaml",
+            "kubelet-client-current.pem",
+            "etcd.yaml",
+            "kube-apiserver.yaml",
+            "kube-controller-manager.yaml",
+            "kube-scheduler.yaml",
+            "kube-proxy.yaml",
+            "start kubelet.service",
+            "await etcd",
+            "await kube-apiserver",
+            "await kube-controller-manager",
+            "await kube-proxy",
+            "await kube-scheduler",
+        ]
+    );
+}
+
+#[test]
+fn a_reached_cluster_needs_nothing() {
+    check(&Builder::five(), &Builder::five(), &[]);
+}
+
+#[test]
+fn a_living_cluster_moves_a_server_before_those_who_call_it_and_one_at_a_time() {
+    let all = [
+        Component::System,
+        Component::Containerd,
+        Component::Etcd,
+        Component::ApiServer,
+        Component::ControllerManager,
+        Component::Scheduler,
+        Component::Balancer,
+        Component::Kubelet,
+        Component::Proxy,
+    ];
+    let changed = all.into_iter().fold(Builder::five(), Builder::change_everywhere);
+    check(
+        &Builder::five(),
+        &changed,
+        &[
+            "what interrupts nothing [5]: h1(0) h2(0) h3(0) w1(0) w2(0) /0",
+            "etcd, one member at a time [1]: h1(1) h2(1) h3(1) /0",
+            "API servers, one at a time [1]: h1(1) h2(1) h3(1) /0",
+            "controller managers and schedulers, one host at a time [1]: h1(2) h2(2) h3(2) /0",
+            "containerd and kubelet of control planes and etcd members, one host at a time [1]: h1(6) h2(6) h3(6) /0",
+            "containerd and kubelet of workers [1]: w1(2) w2(2) /0",
+            "balancers, proxies and the rest [1]: h1(6) h2(6) h3(6) w1(2) w2(2) /0",
+        ],
+    );
+}
+
+#[test]
+fn workers_go_together_as_far_as_the_file_allows() {
+    let hosts: Vec<_> = (1..=25).map(|at| format!("w{at}")).collect();
+    let hosts: Vec<_> = std::iter::once(("h1", "ce")).chain(hosts.iter().map(|host| (host.as_str(), "w"))).collect();
+    let (old, new) = (Builder::new(&hosts).build(), Builder::new(&hosts).change_everywhere(Component::Kubelet).build());
+    let width = |context: &Context<'_>, observed: &Observed| {
+        plan(&new.desired, observed, context).unwrap().stages.last().unwrap().width
+    };
+    let mut observed = old.reached();
+    assert_eq!(width(&after(&old.desired), &observed), 2, "a tenth of 25");
+    let three = Context { max_unavailable_worker: std::num::NonZero::new(3), ..after(&old.desired) };
+    assert_eq!(width(&three, &observed), 3);
+    observed.hosts.remove(&name("w9"));
+    assert_eq!(width(&three, &observed), 2, "one is away already");
+}
+
+#[test]
+fn the_leader_goes_last_and_the_missing_member_first() {
+    let (old, new) = (Builder::five().build(), Builder::five().change_everywhere(Component::Etcd).build());
+    let mut observed = old.reached();
+    observed.etcd_leader = Some(name("h1"));
+    observed.hosts.get_mut(&name("h3")).unwrap().pods.remove("etcd");
+    let plan = plan(&new.desired, &observed, &after(&old.desired)).unwrap();
+    assert_eq!(shape(&plan), ["etcd, one member at a time [1]: h3(1) h2(1) h1(1) /0"]);
+}
+
+#[test]
+fn where_quorum_is_lost_there_is_nothing_to_wait_for() {
+    let (old, new) = (Builder::five().build(), Builder::five().change_everywhere(Component::Etcd).build());
+    let mut observed = old.reached();
+    for host in ["h1", "h2"] {
+        observed.hosts.get_mut(&name(host)).unwrap().pods.remove("etcd");
+    }
+    let plan = plan(&new.desired, &observed, &after(&old.desired)).unwrap();
+    assert_eq!(plan.stages[0].width, 3);
+}
+
+#[test]
+fn a_file_that_its_process_reads_by_itself_interrupts_nothing() {
+    let old = Builder::five().build();
+    let mut new = old.clone();
+    let host = new.desired.hosts.get_mut(&name("h1")).unwrap();
+    host.files.get_mut(&path("/etc/kubernetes/pki/apiserver.key")).unwrap().digest = crate::model::Digest::of(b"new");
+    let plan = plan(&new.desired, &old.reached(), &after(&old.desired)).unwrap();
+    assert_eq!(shape(&plan), ["what interrupts nothing [1]: h1(0) /0"]);
+}
+
+#[test]
+fn a_pod_with_old_inputs_is_waited_for_although_its_manifest_is_right() {
+    let old = Builder::five().build();
+    let mut observed = old.reached();
+    observed.hosts.get_mut(&name("h2")).unwrap().pods.insert("kube-apiserver".to_owned(), None);
+    let plan = plan(&old.desired, &observed, &after(&old.desired)).unwrap();
+    assert_eq!(shape(&plan), ["API servers, one at a time [1]: h2(1) /0"]);
+    assert!(matches!(plan.stages[0].steps[0].batch.0.as_slice(), [Action::AwaitPod { .. }]));
+}
+
+#[test]
+fn a_host_that_is_down_is_brought_back_whole_before_others_are_touched() {
+    let (old, new) = (Builder::five().build(), Builder::five().change_everywhere(Component::Etcd).build());
+    let mut observed = old.reached();
+    let kubelet = UnitName::new("kubelet.service").unwrap();
+    observed.hosts.get_mut(&name("h3")).unwrap().units.get_mut(&kubelet).unwrap().active = false;
+    let plan = plan(&new.desired, &observed, &after(&old.desired)).unwrap();
+    assert_eq!(
+        shape(&plan),
+        [
+            "control planes and etcd members that are down, one at a time [1]: h3(6) /0",
+            "etcd, one member at a time [1]: h1(1) h2(1) /0",
+        ]
+    );
+}
+
+#[test]
+fn a_new_worker_is_installed_and_nobody_else_is_touched() {
+    let hosts = [("h1", "ce"), ("w1", "w")];
+    let (old, new) = (Builder::new(&hosts[..1]).build(), Builder::new(&hosts).build());
+    let mut observed = old.reached();
+    observed.hosts.extend(new.bare().hosts.split_off(&name("w1")));
+    let plan = plan(&new.desired, &observed, &after(&old.desired)).unwrap();
+    assert_eq!(shape(&plan), ["workers that are new or down [1]: w1(2) /0", "cluster objects [1]:  +1 /0"]);
+    assert!(plan.stages[0].steps[0].gates.contains(&Gate::NodeReady { host: name("w1") }));
+}
+
+#[test]
+fn what_is_no_longer_wanted_goes_last_unless_it_is_kept() {
+    let old = Builder::five().file("h1", "/etc/old").file("h1", "/opt/bastide/v1/kubelet");
+    let new = Builder::five().change("h1", Component::Scheduler);
+    let (old, new) = (old.build(), new.build());
+    let context = Context { keep: [path("/opt/bastide/v1/kubelet")].into(), ..after(&old.desired) };
+    let mut observed = old.reached();
+    observed.hosts.get_mut(&name("h1")).unwrap().files.insert(
+        path("/etc/of-somebody-else"),
+        ObservedFile {
+            digest: crate::model::Digest::of(b""),
+            access: crate::model::Access::root(0o600),
+            certificate: None,
+        },
+    );
+    let plan = plan(&new.desired, &observed, &context).unwrap();
+    assert_eq!(
+        shape(&plan),
+        [
+            "controller managers and schedulers, one host at a time [1]: h1(1) /0",
+            "what is no longer wanted [1]: h1(0) /0",
+        ]
+    );
+    let removed = &plan.stages[1].steps[0].batch.0;
+    assert!(matches!(removed.as_slice(), [Action::RemoveFile { path: gone, .. }] if *gone == path("/etc/old")));
+}
+
+#[test]
+fn a_seeded_file_that_the_host_renewed_is_left_alone_and_a_bad_one_restarts_its_unit() {
+    let seeded = path("/var/lib/kubelet/pki/kubelet-client-current.pem");
+    let sample = Builder::new(&[("h1", "cew")]).build();
+    let mut observed = sample.reached();
+    let host = observed.hosts.get_mut(&name("h1")).unwrap();
+    host.files.get_mut(&seeded).unwrap().digest = crate::model::Digest::of(b"renewed");
+    let plan = plan(&sample.desired, &observed, &after(&sample.desired)).unwrap();
+    let actions = &plan.stages[0].steps[0].batch.0;
+    assert!(
+        matches!(actions.as_slice(), [Action::PutFile { .. }, Action::StartUnit { restart: true, .. }]),
+        "no certificate can be read: {actions:?}"
+    );
+    let authority = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+    let pem = params.self_signed(&authority).unwrap().pem();
+    let mut sample = sample;
+    sample.desired.hosts.get_mut(&name("h1")).unwrap().files.get_mut(&seeded).unwrap().keep =
+        crate::model::Keep::Seeded { authorities: vec![pem.clone()] };
+    observed.hosts.get_mut(&name("h1")).unwrap().files.get_mut(&seeded).unwrap().certificate = Some(pem);
+    let context = Context { now: NOW, ..after(&sample.desired) };
+    assert!(super::super::plan(&sample.desired, &observed, &context).unwrap().is_empty());
+}
+
+#[test]
+fn a_foreign_file_is_named_as_one() {
+    let sample: Sample = Builder::new(&[("h1", "cew")]).build();
+    let mut observed = sample.bare();
+    let config = path("/etc/containerd/config.toml");
+    observed.hosts.get_mut(&name("h1")).unwrap().files.insert(
+        config.clone(),
+        ObservedFile {
+            digest: crate::model::Digest::of(b"theirs"),
+            access: crate::model::Access::root(0o644),
+            certificate: None,
+        },
+    );
+    let plan = plan(&sample.desired, &observed, &fresh()).unwrap();
+    let put = plan.stages[0].steps[0]
+        .batch
+        .0
+        .iter()
+        .find(|action| matches!(action, Action::PutFile { path, .. } if *path == config));
+    assert!(matches!(put, Some(Action::PutFile { foreign: true, replaces: Some(_), .. })));
+}
+
+#[test]
+fn without_a_pod_network_nobody_waits_for_ready_nodes() {
+    let sample = Builder::new(&[("h1", "cew")]).without_objects().build();
+    let plan = plan(&sample.desired, &sample.bare(), &fresh()).unwrap();
+    assert!(plan.stages.iter().all(|stage| stage.gates.is_empty()));
+    assert!(plan.notes.iter().any(|note| note.contains("no pod network")), "{:?}", plan.notes);
+}
+
+#[test]
+fn a_first_run_that_died_while_it_waited_is_waited_for_by_the_next() {
+    let sample = Builder::five().build();
+    let mut observed = sample.reached();
+    assert!(plan(&sample.desired, &observed, &fresh()).unwrap().is_empty());
+    observed.objects.as_mut().unwrap().nodes.get_mut(&name("w1")).unwrap().ready = false;
+    let waits = plan(&sample.desired, &observed, &fresh()).unwrap();
+    assert!(waits.changes_nothing() && !waits.is_empty());
+    assert!(waits.stages.last().unwrap().gates.contains(&Gate::NodeReady { host: name("w1") }));
+}

@@ -1,0 +1,81 @@
+//! What a certificate says, read back.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use x509_parser::extensions::GeneralName;
+use x509_parser::pem::parse_x509_pem;
+
+use crate::secrets::leaf::San;
+use crate::secrets::leaf::Template;
+
+/// The parts of a certificate that decide whether it is still good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) common_name: String,
+    pub(crate) organizations: Vec<String>,
+    pub(crate) sans: BTreeSet<San>,
+    pub(crate) client: bool,
+    pub(crate) server: bool,
+    pub(crate) not_after: i64,
+    /// `SubjectPublicKeyInfo` (DER).
+    pub(crate) public_key: Vec<u8>,
+}
+
+impl Seen {
+    /// Reads the first certificate of `pem`.
+    pub(crate) fn read(pem: &str) -> Option<Self> {
+        let (_, block) = parse_x509_pem(pem.as_bytes()).ok()?;
+        let certificate = block.parse_x509().ok()?;
+        let text = |value: &x509_parser::x509::AttributeTypeAndValue<'_>| value.as_str().ok().map(str::to_owned);
+        let mut sans = BTreeSet::new();
+        if let Some(extension) = certificate.subject_alternative_name().ok()? {
+            for name in &extension.value.general_names {
+                sans.insert(match name {
+                    GeneralName::DNSName(name) => San::Dns((*name).to_owned()),
+                    GeneralName::IPAddress(bytes) => San::Ip(address(bytes)?),
+                    _ => return None,
+                });
+            }
+        }
+        let usage = certificate.extended_key_usage().ok()?;
+        Some(Self {
+            common_name: certificate.subject().iter_common_name().next().and_then(text)?,
+            organizations: certificate.subject().iter_organization().filter_map(text).collect(),
+            sans,
+            client: usage.as_ref().is_some_and(|usage| usage.value.client_auth),
+            server: usage.as_ref().is_some_and(|usage| usage.value.server_auth),
+            not_after: certificate.validity().not_after.timestamp(),
+            public_key: certificate.public_key().raw.to_vec(),
+        })
+    }
+
+    /// Whether subject and usages are what `template` asks for. SANs are compared apart, because their difference is
+    /// worth telling.
+    pub(crate) fn same_subject(&self, template: &Template) -> bool {
+        self.common_name == template.common_name
+            && self.organizations.iter().map(String::as_str).eq(template.organization.as_deref())
+            && self.client == template.usage.client()
+            && self.server == template.usage.server()
+    }
+}
+
+/// Whether one of the certificates in `accepted` (PEM) signed the one in `pem`.
+pub(crate) fn signed_by_any<'a>(pem: &str, mut accepted: impl Iterator<Item = &'a String>) -> bool {
+    let Ok((_, block)) = parse_x509_pem(pem.as_bytes()) else { return false };
+    let Ok(certificate) = block.parse_x509() else { return false };
+    accepted.any(|authority| {
+        let Ok((_, block)) = parse_x509_pem(authority.as_bytes()) else { return false };
+        let Ok(authority) = block.parse_x509() else { return false };
+        certificate.issuer() == authority.subject()
+            && certificate.verify_signature(Some(authority.public_key())).is_ok()
+    })
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => None,
+    }
+}

@@ -1,0 +1,48 @@
+//! Keys and certificates, from a `Cluster`, a clock and entropy.
+//!
+//! Enters: the cluster, what was kept, the time, randomness. Leaves: [`Secrets`], one-off certificates, kubeconfigs. Never
+//! does I/O, never reads a clock, never makes a second PKI for a cluster that has one.
+
+mod bundle;
+mod complete;
+mod entropy;
+mod error;
+mod form;
+mod inspect;
+mod issue;
+mod key;
+mod kubeconfig;
+mod leaf;
+mod operator;
+#[cfg(test)]
+mod tests;
+
+pub use bundle::*;
+pub use complete::Issued;
+pub use complete::Why;
+pub use complete::complete;
+pub use entropy::Entropy;
+pub use entropy::SeededEntropy;
+pub use entropy::SystemEntropy;
+pub use entropy::random_hex;
+pub use error::SecretsError;
+pub use form::seal_form;
+pub use form::unseal_form;
+pub use kubeconfig::Credential;
+pub use kubeconfig::Kubeconfig;
+pub use kubeconfig::Server;
+pub use kubeconfig::kubeconfig;
+pub use kubeconfig::servers;
+pub use leaf::ADMIN_GROUP;
+pub use leaf::ADMIN_USER;
+pub use leaf::AUTHORITY_LIFETIME;
+pub use leaf::BACKDATED;
+pub use leaf::HEALTHCHECK_USER;
+pub use leaf::KUBELET_CLIENT_GROUP;
+pub use leaf::KUBELET_CLIENT_USER;
+pub use leaf::LEAF_LIFETIME;
+pub use leaf::RENEW_BEFORE;
+pub use operator::OPERATOR_DAYS;
+pub use operator::Operator;
+pub use operator::SUPER_ADMIN_USER;
+pub use operator::operator_leaf;

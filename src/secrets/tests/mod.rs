@@ -1,0 +1,7 @@
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
+
+mod certificates;
+mod complete;
+mod documents;
+mod servers;
+mod support;

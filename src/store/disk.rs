@@ -1,0 +1,158 @@
+//! Files that are either wholly there or not at all.
+
+use std::fs::DirBuilder;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::fs::Permissions;
+use std::io::Read as _;
+use std::io::Seek as _;
+use std::io::SeekFrom;
+use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use crate::model::Content;
+use crate::store::StoreError;
+
+/// Unfinished files begin with this; a run that died leaves them, the next one that holds the lock removes them.
+const UNFINISHED: &str = ".new-";
+
+#[cfg(test)]
+thread_local! {
+    /// How many more operations this thread may do before it counts as killed.
+    pub(crate) static OPERATIONS_LEFT: std::cell::Cell<Option<usize>> = const { std::cell::Cell::new(None) };
+}
+
+/// The file system as the store uses it. In tests it can stop at its n-th operation, as a killed process does.
+#[derive(Debug, Default)]
+pub(crate) struct Disk;
+
+/// Writes a file of the operator's, 0600, durably, whole or not at all.
+pub fn write_private(path: &Path, content: &Content) -> Result<(), StoreError> {
+    Disk.write(path, content.expose())
+}
+
+/// Reads a file of the operator's.
+pub fn read_private(path: &Path) -> Result<Content, StoreError> {
+    std::fs::read(path).map(Content::new).map_err(|error| StoreError::io(path, "reading", &error))
+}
+
+/// Removes such a file, where it is there.
+pub fn remove_private(path: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io(path, "removing", &error)),
+        _ => Ok(()),
+    }
+}
+
+impl Disk {
+    /// Makes a folder for its owner alone, with its parents, or tightens an existing one.
+    pub(crate) fn folder(&self, path: &Path) -> Result<(), StoreError> {
+        self.alive(path)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .and_then(|()| std::fs::set_permissions(path, Permissions::from_mode(0o700)))
+            .map_err(|error| StoreError::io(path, "making the folder", &error))?;
+        self.alive(path)?;
+        sync_folder(path.parent().unwrap_or(path))
+    }
+
+    /// Afterwards `path` holds `bytes`, durably, mode 0600. After an error or a power cut it holds either them or what
+    /// was there before.
+    pub(crate) fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let folder = path.parent().unwrap_or(path);
+        let failed = |error: &std::io::Error| StoreError::io(path, "writing", error);
+        self.alive(path)?;
+        let mut file = tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .permissions(Permissions::from_mode(0o600))
+            .tempfile_in(folder)
+            .map_err(|error| failed(&error))?;
+        let filled = self.fill(&mut file, path, bytes);
+        // A killed process would not clean up either; keeping the rest makes the tests see what it leaves.
+        #[cfg(test)]
+        if filled.is_err() {
+            let _ = file.keep();
+            return filled;
+        }
+        filled?;
+        file.persist(path).map_err(|error| failed(&error.error))?;
+        self.alive(path)?;
+        sync_folder(folder)
+    }
+
+    fn fill(&self, file: &mut tempfile::NamedTempFile, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let failed = |error: &std::io::Error| StoreError::io(path, "writing", error);
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        file.write_all(first).map_err(|error| failed(&error))?;
+        self.alive(path)?;
+        file.write_all(second).map_err(|error| failed(&error))?;
+        self.alive(path)?;
+        file.as_file().sync_all().map_err(|error| failed(&error))?;
+        self.alive(path)
+    }
+
+    /// Adds `line` to the end of `path`, durably. What a torn write left at the end stays a line of its own.
+    pub(crate) fn append(&self, path: &Path, line: &str) -> Result<(), StoreError> {
+        let failed = |error: &std::io::Error| StoreError::io(path, "writing", error);
+        self.alive(path)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| failed(&error))?;
+        let mut last = [b'\n'];
+        if file.seek(SeekFrom::End(-1)).is_ok() {
+            file.read_exact(&mut last).map_err(|error| failed(&error))?;
+        }
+        let text = format!("{}{line}\n", if last == *b"\n" { "" } else { "\n" });
+        file.write_all(text.as_bytes()).map_err(|error| failed(&error))?;
+        file.sync_data().map_err(|error| failed(&error))
+    }
+
+    /// Removes what runs that died left unfinished. Only under the folder's lock.
+    pub(crate) fn sweep(&self, folder: &Path) -> Result<(), StoreError> {
+        let failed = |error: &std::io::Error| StoreError::io(folder, "removing unfinished files", error);
+        self.alive(folder)?;
+        for entry in std::fs::read_dir(folder).map_err(|error| failed(&error))? {
+            let entry = entry.map_err(|error| failed(&error))?;
+            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+                std::fs::remove_file(entry.path()).map_err(|error| failed(&error))?;
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps)]
+    fn alive(&self, _: &Path) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    #[cfg(test)]
+    #[allow(clippy::unused_self)]
+    fn alive(&self, path: &Path) -> Result<(), StoreError> {
+        OPERATIONS_LEFT.with(|left| match left.get() {
+            None => Ok(()),
+            Some(0) => Err(StoreError::Io { path: path.to_owned(), doing: "writing", reason: "killed".to_owned() }),
+            Some(more) => {
+                left.set(Some(more - 1));
+                Ok(())
+            }
+        })
+    }
+}
+
+/// A rename is durable only when its folder is.
+fn sync_folder(folder: &Path) -> Result<(), StoreError> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    File::open(folder)
+        .and_then(|open| open.sync_all())
+        .map_err(|error| StoreError::io(folder, "making the folder durable", &error))
+}

@@ -1,0 +1,166 @@
+//! Signed, compressed and sealed bytes.
+//!
+//! A signature always covers what it is for: `kind` stands before the bytes in the signed message, so that a signed
+//! manifest can never be taken for a signed copy.
+
+use std::io::Read as _;
+use std::io::Write as _;
+use std::str::FromStr as _;
+
+use aws_lc_rs::signature::ED25519;
+use aws_lc_rs::signature::UnparsedPublicKey;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use flate2::Compression;
+use flate2::read::DeflateDecoder;
+use flate2::write::DeflateEncoder;
+use zeroize::Zeroizing;
+
+use crate::model::Content;
+use crate::model::Digest;
+use crate::store::Identity;
+use crate::store::StoreError;
+
+const MAGIC: &str = "bastide-signed-1";
+
+/// Whom bytes are sealed to beside the identity: `bastide.state.recipients`.
+#[derive(Default)]
+pub struct Recipients {
+    texts: Vec<String>,
+    parsed: Vec<Box<dyn age::Recipient + Send + Sync>>,
+}
+
+impl Recipients {
+    /// Reads age's x25519 recipients and SSH public keys (ed25519, RSA).
+    pub fn parse(texts: &[String]) -> Result<Self, StoreError> {
+        let parse = |text: &String| -> Result<Box<dyn age::Recipient + Send + Sync>, StoreError> {
+            if let Ok(recipient) = age::x25519::Recipient::from_str(text.trim()) {
+                return Ok(Box::new(recipient));
+            }
+            match age::ssh::Recipient::from_str(text.trim()) {
+                Ok(recipient) => Ok(Box::new(recipient)),
+                Err(_) => Err(StoreError::Recipient { recipient: text.clone() }),
+            }
+        };
+        Ok(Self { texts: texts.to_vec(), parsed: texts.iter().map(parse).collect::<Result<_, _>>()? })
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+
+    /// Equal where the same recipients stand in the same order.
+    pub(crate) fn digest(&self) -> Digest {
+        Digest::of(self.texts.join("\n").as_bytes())
+    }
+}
+
+impl std::fmt::Debug for Recipients {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Recipients({})", self.texts.len())
+    }
+}
+
+/// Compresses and encrypts `plain` to the identity and all recipients.
+pub(crate) fn seal(plain: &[u8], identity: &Identity, recipients: &Recipients) -> Result<Vec<u8>, StoreError> {
+    let failed = || StoreError::Crypto("sealing");
+    let own = identity.opening().to_public();
+    let all = std::iter::once(&own as &dyn age::Recipient)
+        .chain(recipients.parsed.iter().map(|other| other.as_ref() as &dyn age::Recipient));
+    let encryptor = age::Encryptor::with_recipients(all).map_err(|_| failed())?;
+    let sealed = encryptor.wrap_output(Vec::with_capacity(plain.len() / 2)).map_err(|_| failed())?;
+    let mut deflate = DeflateEncoder::new(sealed, Compression::default());
+    deflate.write_all(plain).map_err(|_| failed())?;
+    deflate.finish().and_then(age::stream::StreamWriter::finish).map_err(|_| failed())
+}
+
+/// Why sealed bytes did not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Closed {
+    /// Not for this identity.
+    Foreign,
+    /// Changed or cut.
+    Damaged,
+}
+
+/// Undoes [`seal`]. Nothing is returned before the last byte was authenticated.
+pub(crate) fn unseal(sealed: &[u8], key: &dyn age::Identity) -> Result<Zeroizing<Vec<u8>>, Closed> {
+    let decryptor = age::Decryptor::new_buffered(sealed).map_err(|_| Closed::Damaged)?;
+    let mut reader = match decryptor.decrypt(std::iter::once(key)) {
+        Ok(reader) => reader,
+        Err(age::DecryptError::NoMatchingKeys) => return Err(Closed::Foreign),
+        Err(_) => return Err(Closed::Damaged),
+    };
+    let mut packed = Zeroizing::new(Vec::with_capacity(sealed.len()));
+    reader.read_to_end(&mut packed).map_err(|_| Closed::Damaged)?;
+    let mut plain = Zeroizing::new(Vec::with_capacity(packed.len() * 3));
+    DeflateDecoder::new(packed.as_slice()).read_to_end(&mut plain).map_err(|_| Closed::Damaged)?;
+    Ok(plain)
+}
+
+/// A private key that opens what is sealed to one of the recipients: age's x25519, or OpenSSH's without passphrase.
+pub(crate) fn private_key(text: &Content) -> Option<Box<dyn age::Identity>> {
+    let text = text.expose_text()?;
+    if let Some(line) = text.lines().find(|line| line.starts_with("AGE-SECRET-KEY-1")) {
+        return Some(Box::new(age::x25519::Identity::from_str(line.trim()).ok()?));
+    }
+    match age::ssh::Identity::from_buffer(text.as_bytes(), None).ok()? {
+        age::ssh::Identity::Unencrypted(key) => Some(Box::new(age::ssh::Identity::from(key))),
+        _ => None,
+    }
+}
+
+/// `body` behind one line that carries the signer and the signature.
+pub(crate) fn sign(kind: &str, body: &[u8], identity: &Identity) -> Vec<u8> {
+    let signature = STANDARD_NO_PAD.encode(identity.sign(&message(kind, body)));
+    let mut bytes = format!("{MAGIC} {kind} {} {signature}\n", identity.signer()).into_bytes();
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// Why a signature was not accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unsigned {
+    /// There is none of this kind.
+    Absent,
+    /// It names another signer.
+    Foreign(String),
+    /// It names the right signer and does not fit the bytes.
+    Broken,
+}
+
+/// The body of signed bytes whose signature is `identity`'s and fits.
+pub(crate) fn verified<'a>(kind: &str, bytes: &'a [u8], identity: &Identity) -> Result<&'a [u8], Unsigned> {
+    let end = bytes.iter().take(1024).position(|byte| *byte == b'\n').ok_or(Unsigned::Absent)?;
+    let line = std::str::from_utf8(&bytes[..end]).map_err(|_| Unsigned::Absent)?;
+    let mut words = line.split(' ');
+    let (Some(MAGIC), Some(found), Some(signer), Some(signature), None) =
+        (words.next(), words.next(), words.next(), words.next(), words.next())
+    else {
+        return Err(Unsigned::Absent);
+    };
+    if found != kind {
+        return Err(Unsigned::Absent);
+    }
+    if signer != identity.signer() {
+        return Err(Unsigned::Foreign(signer.to_owned()));
+    }
+    let body = &bytes[end + 1..];
+    let key = STANDARD_NO_PAD.decode(signer).map_err(|_| Unsigned::Broken)?;
+    let signature = STANDARD_NO_PAD.decode(signature).map_err(|_| Unsigned::Broken)?;
+    UnparsedPublicKey::new(&ED25519, key).verify(&message(kind, body), &signature).map_err(|_| Unsigned::Broken)?;
+    Ok(body)
+}
+
+/// The body of signed bytes, unverified: only to find out which identity to ask for.
+pub(crate) fn unverified(bytes: &[u8]) -> Option<&[u8]> {
+    let end = bytes.iter().take(1024).position(|byte| *byte == b'\n')?;
+    bytes.starts_with(MAGIC.as_bytes()).then(|| &bytes[end + 1..])
+}
+
+fn message(kind: &str, body: &[u8]) -> Vec<u8> {
+    let mut message = format!("{MAGIC} {kind}\n").into_bytes();
+    message.extend_from_slice(body);
+    message
+}

@@ -1,0 +1,9 @@
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
+
+mod copy;
+mod damage;
+mod folder;
+mod identity;
+mod journal;
+mod kill;
+mod support;

@@ -1,0 +1,137 @@
+//! Health, asked of each component through its host.
+
+use std::future::pending;
+use std::time::Duration;
+
+use bastide::api::ApiError;
+use bastide::api::probe;
+use bastide::api::probe::Health;
+use bastide::api::probe::ProbeError;
+use bastide::host::Channels;
+use bastide::host::HeldLock;
+use bastide::host::Host;
+use bastide::host::HostError;
+use bastide::host::Work;
+use bastide::model::Content;
+use bastide::model::HostName;
+use bastide::model::HostRecord;
+use bastide::model::LockHolder;
+use bastide::model::ObservedHost;
+use bastide::model::Scope;
+use tokio::net::TcpStream;
+
+use crate::server::LOOPBACK;
+use crate::server::Server;
+use crate::server::foreign_authority;
+use crate::server::host;
+use crate::turn;
+
+const WAIT: Duration = Duration::from_secs(5);
+
+/// A host whose standard ports are the server's own.
+struct Here(HostName);
+
+struct NoLock;
+
+impl HeldLock for NoLock {
+    async fn lost(&mut self) {
+        pending::<()>().await;
+    }
+}
+
+impl Host for Here {
+    type Stream = TcpStream;
+    type Lock = NoLock;
+
+    fn name(&self) -> &HostName {
+        &self.0
+    }
+    async fn observe(&self, _: &Scope) -> Result<ObservedHost, HostError> {
+        unimplemented!()
+    }
+    async fn perform(&self, _: Work<'_>) -> Result<(), HostError> {
+        unimplemented!()
+    }
+    async fn keep_state(&self, _: &Content, _: &HostRecord, _: &str) -> Result<(), HostError> {
+        unimplemented!()
+    }
+    async fn fetch_state(&self) -> Result<Option<Content>, HostError> {
+        unimplemented!()
+    }
+    async fn lock(&self, _: &LockHolder) -> Result<NoLock, HostError> {
+        unimplemented!()
+    }
+    async fn dial(&self, address: &str, port: u16) -> Result<TcpStream, HostError> {
+        let server = Server::get();
+        let real = match port {
+            6443 => server.port,
+            2379 => server.etcd_port,
+            2381 => server.etcd_metrics_port,
+            other => other,
+        };
+        TcpStream::connect((address, real))
+            .await
+            .map_err(|_| HostError::Refused { host: self.0.clone(), target: format!("{address}:{port}") })
+    }
+    async fn last_words(&self, _: &str) -> Result<String, HostError> {
+        unimplemented!()
+    }
+    async fn erase(&self, _: &str, _: bool) -> Result<(), HostError> {
+        unimplemented!()
+    }
+    fn channels(&self) -> Channels {
+        Channels::default()
+    }
+}
+
+#[tokio::test]
+async fn a_healthy_api_server_and_etcd_say_so() {
+    let _turn = turn().await;
+    let server = Server::get();
+    let here = Here(host());
+    assert_eq!(probe::api_server(&here, LOOPBACK, &server.credentials(), WAIT).await.unwrap(), Health::Ok);
+    assert_eq!(probe::etcd(&here, WAIT).await.unwrap(), Health::Ok);
+    let members = probe::etcd_members(&here, LOOPBACK, &server.etcd_credentials(), WAIT).await.unwrap();
+    let [member] = members.as_slice() else { panic!("{members:?}") };
+    assert_eq!(member.name, "h1");
+    assert!(!member.learner && member.peer_urls.len() == 1);
+}
+
+#[tokio::test]
+async fn nobody_at_the_port_and_a_foreign_authority_are_errors() {
+    let _turn = turn().await;
+    let server = Server::get();
+    let here = Here(host());
+    let nobody = probe::kubelet(&here, WAIT).await.unwrap_err();
+    assert!(matches!(nobody, ProbeError::Host(HostError::Refused { .. })), "{nobody:?}");
+    let mut foreign = server.credentials();
+    foreign.authorities = foreign_authority();
+    let refused = probe::api_server(&here, LOOPBACK, &foreign, WAIT).await.unwrap_err();
+    assert!(matches!(refused, ProbeError::Broken { .. }), "{refused:?}");
+    // etcd takes clients of its own authority alone.
+    let own = server.credentials();
+    let mixed = bastide::api::Credentials { authorities: server.etcd_credentials().authorities, ..own };
+    assert!(probe::etcd_members(&here, LOOPBACK, &mixed, WAIT).await.is_err());
+}
+
+#[tokio::test]
+async fn a_host_as_a_dialer_reaches_the_api() {
+    let _turn = turn().await;
+    let server = Server::get();
+    let here = std::sync::Arc::new(Here(host()));
+    let api = bastide::api::Api::through(here, LOOPBACK, 6443, &server.credentials(), WAIT).unwrap();
+    api.observe(&[], &bastide::model::Blobs::default()).await.unwrap();
+}
+
+/// Its sshd does not forward.
+#[tokio::test]
+async fn a_host_that_does_not_forward_is_told_at_once() {
+    let server = Server::get();
+    let dial = || async {
+        let refused = HostError::ForwardingRefused { host: host(), target: "192.0.2.11:6443".to_owned() };
+        Err::<TcpStream, _>(std::io::Error::other(refused))
+    };
+    let api = bastide::api::Api::over(dial, LOOPBACK, 6443, &server.credentials(), WAIT).unwrap();
+    let refused = api.observe(&[], &bastide::model::Blobs::default()).await.unwrap_err();
+    assert_eq!(refused, ApiError::Forwarding { host: host(), target: "192.0.2.11:6443".to_owned() });
+}

@@ -1,0 +1,119 @@
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::Bed;
+use crate::Cache;
+
+/// A cluster.yml for hosts of a bed, with what these hosts need said in it.
+#[derive(Debug, Clone)]
+pub struct ClusterFile {
+    /// `cluster_name`.
+    pub name: String,
+    /// Kubernetes minor whose bundle is used, such as `1.37`.
+    pub minor: String,
+    /// The nodes, in order.
+    pub nodes: Vec<Node>,
+    /// More top-level keys, as YAML.
+    pub more: String,
+    /// More keys below `bastide:`, as YAML indented by two spaces.
+    pub more_options: String,
+}
+
+/// One host's place in a cluster.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// The bed's name of the host; the node is called the same.
+    pub host: String,
+    /// Roles as RKE names them.
+    pub roles: Vec<&'static str>,
+    /// Who logs in.
+    pub user: &'static str,
+}
+
+impl Node {
+    /// A host with all roles, worked on as root.
+    pub fn all_roles(host: &str) -> Self {
+        Self::with(host, &["controlplane", "etcd", "worker"])
+    }
+
+    /// A host with some roles, worked on as root.
+    pub fn with(host: &str, roles: &[&'static str]) -> Self {
+        Self { host: host.to_owned(), roles: roles.to_vec(), user: "root" }
+    }
+}
+
+impl ClusterFile {
+    /// A cluster of these nodes on the newest minor that the tests use.
+    pub fn new(name: &str, nodes: Vec<Node>) -> Self {
+        Self {
+            name: name.to_owned(),
+            minor: "1.37".to_owned(),
+            nodes,
+            more: String::new(),
+            more_options: String::new(),
+        }
+    }
+
+    /// Writes `cluster.yml` and `known_hosts` into `folder`. The hosts must have been started once.
+    pub fn write(&self, bed: &Bed, folder: &Path) -> Result<()> {
+        let names: Vec<&str> = self.nodes.iter().map(|node| node.host.as_str()).collect();
+        fs::write(folder.join("known_hosts"), bed.known_hosts(&names)?)?;
+        Ok(fs::write(folder.join("cluster.yml"), self.text(bed, folder)?)?)
+    }
+
+    fn text(&self, bed: &Bed, folder: &Path) -> Result<String> {
+        let cache = Cache::from_environment();
+        let version = fs::read_to_string(cache.kubernetes(&self.minor).join("version"))?;
+        let nodes: String = self
+            .nodes
+            .iter()
+            .map(|node| {
+                format!(
+                    "  - address: {}\n    hostname_override: {}\n    user: {}\n    role: [{}]\n",
+                    bed.host(&node.host).address(),
+                    node.host,
+                    node.user,
+                    node.roles.join(", ")
+                )
+            })
+            .collect();
+        Ok(format!(
+            "\
+cluster_name: {name}
+kubernetes_version: {version}
+ssh_key_path: {key}
+nodes:
+{nodes}network:
+  plugin: flannel
+ingress:
+  provider: none
+{more}bastide:
+  artifacts:
+    bundle: {bundle}
+  ssh:
+    known_hosts: {known_hosts}
+  # The hosts are namespaces of one machine: it has cgroup v1 alone, its connection tracking is not theirs to size, and its
+  # disk, which they share, is no sign of how full a host is.
+  kubelet:
+    extra_config:
+      failCgroupV1: false
+      evictionHard:
+        imagefs.available: 1%
+        nodefs.available: 1%
+  kube_proxy:
+    extra_config:
+      conntrack:
+        maxPerCore: 0
+{more_options}",
+            name = self.name,
+            version = version.trim(),
+            key = bed.key().display(),
+            more = self.more,
+            bundle = fs::canonicalize(cache.bundle(&self.minor))?.display(),
+            known_hosts = folder.join("known_hosts").display(),
+            more_options = self.more_options,
+        ))
+    }
+}

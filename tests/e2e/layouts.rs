@@ -1,0 +1,51 @@
+//! Roles on hosts of their own, and what becomes of a run while one of these hosts is out of reach.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::support::Cluster;
+
+#[test]
+fn roles_apart_and_hosts_out_of_reach() -> Result<()> {
+    let cluster = Cluster::roles_apart()?;
+    let up = cluster.up();
+    println!("up with roles apart: {:.1} s", up.took.as_secs_f64());
+    cluster.wait_nodes_ready(Duration::from_secs(60))?;
+    cluster.assert_plans_nothing();
+    // The worker reaches the API server by its own balancer.
+    cluster.host("h3").ssh("grep -q 'https://127.0.0.1:' /etc/kubernetes/kubelet.conf && pidof haproxy")?;
+
+    // A worker that does not answer does not keep the others from what is to be done.
+    for name in ["h1", "h3"] {
+        cluster.host(name).ssh("rm /etc/crictl.yaml")?;
+    }
+    cluster.host("h3").cut()?;
+    let except = cluster.bastide(&["up", "--yes"])?;
+    assert_eq!(except.code, Some(3), "{except}");
+    assert!(except.stderr.contains("h3"), "{except}");
+    cluster.host("h1").ssh("test -e /etc/crictl.yaml")?;
+    cluster.host("h3").heal()?;
+    cluster.host("h3").wait()?;
+    cluster.host("h3").ssh("test ! -e /etc/crictl.yaml")?;
+    cluster.up();
+    cluster.host("h3").ssh("test -e /etc/crictl.yaml")?;
+    cluster.assert_plans_nothing();
+
+    // A control plane or an etcd member that does not answer stops the run before anything is written.
+    for silent in ["h1", "h2"] {
+        cluster.host("h3").ssh("rm /etc/crictl.yaml")?;
+        let files = "find /etc/kubernetes /etc/systemd/system /opt/bastide /var/lib/bastide /etc -maxdepth 1 -printf '%p %T@\\n'";
+        let before = cluster.host("h3").ssh(files)?;
+        cluster.host(silent).cut()?;
+        let refused = cluster.bastide(&["up", "--yes"])?;
+        assert_eq!(refused.code, Some(1), "{refused}");
+        assert!(refused.stderr.contains(silent), "{silent} is not named: {refused}");
+        assert_eq!(cluster.host("h3").ssh(files)?, before, "something was written: {refused}");
+        cluster.host(silent).heal()?;
+        cluster.host(silent).wait()?;
+        cluster.up();
+    }
+    cluster.assert_plans_nothing();
+    Ok(())
+}

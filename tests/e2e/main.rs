@@ -1,0 +1,16 @@
+//! Tests on hosts: real systemd, sshd, containerd, Kubernetes, and real kill switches. Root only.
+//!
+//! They use what `cargo xtask setup` built. A test's hosts are destroyed at its start and at its end; `KEEP_BED=1` leaves
+//! them for a look.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod bundle;
+mod checks;
+mod faults;
+mod hosts;
+mod kills;
+mod layouts;
+mod story;
+mod support;
+mod three_hosts;
+mod wrong;

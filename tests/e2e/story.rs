@@ -1,0 +1,98 @@
+//! One new cluster of three hosts: what drifts, what is lost with the state, and what is left when it is removed.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::checks;
+use crate::support::Cluster;
+
+#[test]
+fn three_bare_hosts_become_a_cluster_and_bare_hosts_again() -> Result<()> {
+    let cluster = Cluster::three_all_roles()?;
+    let before = checks::traces(&cluster)?;
+
+    let planned = cluster.bastide(&["plan"])?;
+    assert_eq!(planned.code, Some(2), "a plan with changes: {planned}");
+    assert!(!cluster.folder().join("cluster.bastide").exists(), "`plan` left state behind");
+
+    let up = cluster.bastide(&["up", "--yes", "--no-identity-backup", "--timings"])?;
+    assert_eq!(up.code, Some(0), "the first up: {up}");
+    println!("up of three hosts: {:.1} s", up.took.as_secs_f64());
+    for (host, sessions) in checks::sessions(&up) {
+        println!("{host}: {sessions} session channels for a fresh up");
+        assert!(sessions <= 10, "{host}: {sessions} session channels");
+    }
+    cluster.wait_nodes_ready(Duration::from_secs(60))?;
+    let second = cluster.bastide(&["up", "--yes", "--timings"])?;
+    assert_eq!(second.code, Some(0), "the second up: {second}");
+    assert!(second.stderr.contains("Nothing to do"), "{second}");
+    for (host, sessions) in checks::sessions(&second) {
+        assert!(sessions <= 2, "{host}: {sessions} session channels for a no-op");
+    }
+    cluster.assert_plans_nothing();
+    let status = cluster.bastide(&["status", "--output", "json"])?;
+    assert_eq!(status.code, Some(0), "{status}");
+    let status: serde_json::Value = serde_json::from_str(&status.stdout)?;
+    assert_eq!(status["health"], "healthy");
+
+    drift(&cluster)?;
+    lost_state(&cluster)?;
+
+    let removed = cluster.bastide(&["remove", "--yes", "--cluster", "test"])?;
+    assert_eq!(removed.code, Some(0), "{removed}");
+    let after = checks::traces(&cluster)?;
+    for (host, traces) in &before {
+        checks::assert_same(host, traces, &after[host]);
+    }
+    Ok(())
+}
+
+/// What differs from the file is named, and put right; foreign files are left alone.
+fn drift(cluster: &Cluster) -> Result<()> {
+    let host = cluster.host("h2");
+    host.ssh("echo '# edited' >> /etc/kubernetes/audit/policy.yaml; touch /etc/kubernetes/mine.txt")?;
+    cluster.kubectl(&["-n", "kube-system", "label", "configmap", "coredns", "touched=yes"])?;
+    cluster.kubectl(&["-n", "kube-system", "scale", "deployment", "coredns", "--replicas=1"])?;
+    let plan = cluster.bastide(&["plan"])?;
+    assert_eq!(plan.code, Some(2), "{plan}");
+    assert!(plan.stdout.contains("/etc/kubernetes/audit/policy.yaml"), "{plan}");
+    assert!(plan.stdout.contains("coredns"), "{plan}");
+    assert!(!plan.stdout.contains("mine.txt"), "a foreign file is planned for: {plan}");
+    let status = cluster.bastide(&["status"])?;
+    assert_eq!(status.code, Some(4), "{status}");
+    assert!(status.stdout.contains("/etc/kubernetes/audit/policy.yaml"), "{status}");
+    cluster.up();
+    host.ssh("! grep -q edited /etc/kubernetes/audit/policy.yaml && test -e /etc/kubernetes/mine.txt && rm /etc/kubernetes/mine.txt")?;
+    cluster.assert_plans_nothing();
+    Ok(())
+}
+
+/// Without the state nothing is written; a host's sealed copy brings it back.
+fn lost_state(cluster: &Cluster) -> Result<()> {
+    let state = cluster.folder().join("cluster.bastide");
+    let aside = cluster.folder().join("aside");
+    std::fs::rename(&state, &aside)?;
+    let refused = cluster.bastide(&["up", "--yes", "--no-identity-backup"])?;
+    assert_eq!(refused.code, Some(1), "{refused}");
+    for host in cluster.hosts() {
+        assert!(refused.stderr.contains(host.name()), "{}: is not named: {refused}", host.name());
+    }
+    assert!(refused.stderr.contains("state recover"), "{refused}");
+    let recovered = cluster.bastide(&["state", "recover", "--host", "h3"])?;
+    assert_eq!(recovered.code, Some(0), "{recovered}");
+    cluster.assert_plans_nothing();
+
+    // The folder that was put aside is now the older of two copies as soon as the other one is used.
+    cluster.host("h1").ssh("rm /etc/kubernetes/admin.conf")?;
+    cluster.up();
+    std::fs::remove_dir_all(&state)?;
+    std::fs::rename(&aside, &state)?;
+    let refused = cluster.bastide(&["up", "--yes"])?;
+    assert_eq!(refused.code, Some(1), "an older copy of the state was used: {refused}");
+    assert!(refused.stderr.contains("older copy"), "{refused}");
+    let recovered = cluster.bastide(&["state", "recover", "--host", "h2"])?;
+    assert_eq!(recovered.code, Some(0), "{recovered}");
+    cluster.assert_plans_nothing();
+    Ok(())
+}

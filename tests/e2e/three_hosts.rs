@@ -1,0 +1,193 @@
+//! Three hosts with every role, brought up once and then asked for everything that is promised of a running cluster. Each
+//! check stands on its own; they share the cluster because it takes longer to make than all of them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use anyhow::ensure;
+use serde_json::Value;
+
+use crate::support::Cluster;
+use crate::support::network;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_cluster_is_what_it_promises_to_be() -> Result<()> {
+    let cluster = Cluster::three_all_roles()?;
+    let up = cluster.up();
+    no_secret_is_shown(&cluster, &[&up.stdout, &up.stderr])?;
+    cluster.wait_nodes_ready(3 * MINUTE)?;
+    cluster.wait_pods_ready(3 * MINUTE)?;
+    a_second_up_changes_nothing(&cluster)?;
+    kube_bench_finds_no_failure(&cluster)?;
+    secrets_are_unreadable_in_etcd(&cluster)?;
+    requests_leave_their_line_in_the_audit_log(&cluster)?;
+    strangers_reach_the_health_paths_only(&cluster)?;
+    network::works_between_all_hosts(&cluster)?;
+    pods_can_be_entered_read_and_rolled(&cluster)?;
+    the_kubeconfig_is_the_owner_s_alone(&cluster)
+}
+
+fn no_secret_is_shown(cluster: &Cluster, outputs: &[&str]) -> Result<()> {
+    let journal = std::process::Command::new("grep")
+        .args(["-rlE", "PRIVATE KEY|client-key-data"])
+        .arg(cluster.folder())
+        .output()?;
+    let named: Vec<String> = String::from_utf8(journal.stdout)?
+        .lines()
+        .filter(|path| !path.ends_with("/kube_config_cluster.yml"))
+        .map(str::to_owned)
+        .collect();
+    ensure!(named.is_empty(), "keys in clear in {named:?}");
+    for output in outputs {
+        ensure!(!output.contains("PRIVATE KEY") && !output.contains("-----BEGIN"), "{output}");
+    }
+    for host in cluster.hosts() {
+        let arguments = host.ssh("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n'")?;
+        ensure!(!arguments.contains("PRIVATE KEY"), "{}: a key among the arguments of a process", host.name());
+    }
+    Ok(())
+}
+
+/// Times of files, processes and versions of objects: nothing may move. What the cluster itself changes all the time
+/// (leases, status) is left out.
+fn a_second_up_changes_nothing(cluster: &Cluster) -> Result<()> {
+    let before = state(cluster)?;
+    let ended = cluster.up();
+    ensure!(ended.took < MINUTE, "a no-op took {:?}", ended.took);
+    cluster.assert_plans_nothing();
+    let after = state(cluster)?;
+    for (what, value) in &before {
+        ensure!(after.get(what) == Some(value), "{what}: was {value}, is {:?}", after.get(what));
+    }
+    ensure!(
+        after.len() == before.len(),
+        "{:?}",
+        after.keys().filter(|what| !before.contains_key(*what)).collect::<Vec<_>>()
+    );
+    Ok(())
+}
+
+fn state(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
+    let mut seen = BTreeMap::new();
+    for host in cluster.hosts() {
+        let files = host.ssh(
+            "find /etc/kubernetes /etc/etcd /etc/containerd /etc/systemd/system /etc/sysctl.d /etc/modules-load.d \
+             /var/lib/kubelet/config.yaml /opt/bastide -type f -printf '%p %T@ %m %U:%G\\n'; \
+             pgrep -x 'kubelet|containerd|etcd|kube-apiserver|kube-controller|kube-scheduler|kube-proxy' -l | awk '{print \"process \" $2 \" \" $1}'",
+        )?;
+        for line in files.lines() {
+            let (what, value) = line.rsplit_once(' ').context("a line of find")?;
+            seen.insert(format!("{}: {what}", host.name()), value.to_owned());
+        }
+    }
+    let kinds = "deployments,daemonsets,services,configmaps,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings";
+    let objects: Value = serde_json::from_str(&cluster.kubectl(&["get", kinds, "-A", "-o", "json"])?)?;
+    for object in objects["items"].as_array().context("no items")? {
+        let metadata = &object["metadata"];
+        let version =
+            metadata["generation"].as_u64().map_or_else(|| metadata["resourceVersion"].to_string(), |n| n.to_string());
+        seen.insert(format!("{} {}/{}", object["kind"], metadata["namespace"], metadata["name"]), version);
+    }
+    Ok(seen)
+}
+
+fn kube_bench_finds_no_failure(cluster: &Cluster) -> Result<()> {
+    for host in cluster.hosts() {
+        let verdict = bed::judge(&host)?;
+        ensure!(verdict.fail == 0 && verdict.pass >= 90, "{}: {verdict:#?}", host.name());
+    }
+    Ok(())
+}
+
+fn secrets_are_unreadable_in_etcd(cluster: &Cluster) -> Result<()> {
+    const MARK: &str = "unreadable-in-etcd-4711";
+    cluster.kubectl(&["create", "secret", "generic", "mark", &format!("--from-literal=password={MARK}")])?;
+    ensure!(cluster.kubectl(&["get", "secret", "mark", "-o", "jsonpath={.data.password}"])?.len() > 10);
+    for host in cluster.hosts() {
+        // The name is there, so the search would have found the value.
+        host.until("grep -rqa /registry/secrets/default/mark /var/lib/etcd", MINUTE)?;
+        ensure!(host.ssh(&format!("grep -rla {MARK} /var/lib/etcd")).is_err(), "{}: in clear in etcd", host.name());
+        ensure!(
+            host.ssh("grep -rqa k8s:enc:secretbox:v1: /var/lib/etcd").is_ok(),
+            "{}: no secretbox prefix",
+            host.name()
+        );
+    }
+    Ok(())
+}
+
+fn requests_leave_their_line_in_the_audit_log(cluster: &Cluster) -> Result<()> {
+    cluster.kubectl(&["create", "configmap", "audited-4712"])?;
+    let log = "/var/log/kubernetes/audit/audit.log";
+    let found: Vec<bool> =
+        cluster.hosts().iter().map(|host| host.ssh(&format!("grep -q audited-4712 {log}")).is_ok()).collect();
+    ensure!(found.contains(&true), "no host has the request in {log}");
+    for host in cluster.hosts() {
+        let mode = host.ssh(&format!("stat -c %a:%U {log}"))?;
+        ensure!(mode.trim() == "600:root", "{}: {log} is {mode}", host.name());
+        ensure!(host.ssh(&format!("grep -q unreadable-in-etcd {log}")).is_err(), "{}: a Secret in {log}", host.name());
+    }
+    Ok(())
+}
+
+fn strangers_reach_the_health_paths_only(cluster: &Cluster) -> Result<()> {
+    for host in cluster.hosts() {
+        let status = |path: &str| -> Result<String> {
+            let url = format!("https://{}:6443{path}", host.address());
+            let output = cluster
+                .bed
+                .command("curl")
+                .args(["-sk", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", &url])
+                .output()?;
+            Ok(String::from_utf8(output.stdout)?)
+        };
+        for path in ["/livez", "/readyz", "/healthz"] {
+            ensure!(status(path)? == "200", "{}: {path} {}", host.name(), status(path)?);
+        }
+        for path in [
+            "/",
+            "/version",
+            "/api",
+            "/apis",
+            "/metrics",
+            "/openapi/v3",
+            "/api/v1/secrets",
+            "/livez/etcd",
+            "/debug/pprof/",
+        ] {
+            ensure!(status(path)? == "401", "{}: {path} {}", host.name(), status(path)?);
+        }
+    }
+    Ok(())
+}
+
+fn pods_can_be_entered_read_and_rolled(cluster: &Cluster) -> Result<()> {
+    let pod = cluster
+        .kubectl(&["get", "pods", "-n", "kube-system", "-l", "component=etcd", "-o", "name"])
+        .unwrap_or_default();
+    let pod = if pod.trim().is_empty() {
+        "pod/etcd-h1".to_owned()
+    } else {
+        pod.lines().next().unwrap_or_default().to_owned()
+    };
+    ensure!(cluster.kubectl(&["exec", "-n", "kube-system", &pod, "--", "etcd", "--version"])?.contains("etcd Version"));
+    ensure!(cluster.kubectl(&["logs", "-n", "kube-system", &pod, "--tail=5"])?.lines().count() > 0);
+    cluster.kubectl(&["rollout", "restart", "-n", "kube-system", "deployment/coredns"])?;
+    cluster.kubectl(&["rollout", "status", "-n", "kube-system", "deployment/coredns", "--timeout=180s"])?;
+    cluster.kubectl_until(&["top", "nodes", "--no-headers"], 3 * MINUTE, |text| text.lines().count() == 3)?;
+    cluster.assert_plans_nothing();
+    Ok(())
+}
+
+fn the_kubeconfig_is_the_owner_s_alone(cluster: &Cluster) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = cluster.folder().join("kube_config_cluster.yml");
+    ensure!(std::fs::metadata(path)?.permissions().mode() & 0o777 == 0o600);
+    let may: String = cluster.kubectl(&["auth", "whoami", "-o", "jsonpath={.status.userInfo.groups}"])?;
+    ensure!(!may.contains("system:masters"), "{may}");
+    Ok(())
+}

@@ -1,0 +1,436 @@
+//! Scripts: how they become root, what reaches them, what comes back.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use bastide::host::Call;
+use bastide::host::Channels;
+use bastide::host::Held;
+use bastide::host::HostError;
+use bastide::host::Output;
+use bastide::host::Payload;
+use bastide::host::Wire;
+use bastide::host::ssh::Ask;
+use bastide::host::ssh::SshResources;
+use bastide::host::ssh::connect;
+use bastide::model::Content;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+
+use crate::sshd::PASSWORD;
+use crate::sshd::Sshd;
+use crate::sshd::call;
+use crate::sshd::call_with;
+use crate::sshd::resources;
+
+fn printed(text: &str) -> Output {
+    Output { status: 0, stdout: text.as_bytes().to_vec(), stderr: Vec::new() }
+}
+
+#[tokio::test]
+async fn no_login_shell_mangles_script_arguments_or_payload() {
+    let sshd = Sshd::start();
+    let arguments = ["", "a b", "it's", "!!", "$HOME `id` \"x\"", "back\\slash\\", "two\nlines", "*", "-n", "ünï"];
+    for user in ["root", "free", "dash", "fish", "csh"] {
+        let wire = connect(sshd.target(user), &resources()).await.unwrap();
+        let output = wire
+            .exec(Call {
+                script: "printf '%s|' \"$#\" \"$@\"\n! false && printf '%s' '!' \"\\\\\"\ncat; id -u; echo late >&2",
+                arguments: arguments.map(str::to_owned).to_vec(),
+                ..call_with("", b"payload\0\\n\n")
+            })
+            .await
+            .unwrap();
+        let expected = format!("10|{}|!\\payload\0\\n\n0\n", arguments.join("|"));
+        assert_eq!(
+            (output.status, String::from_utf8(output.stdout).unwrap(), output.stderr),
+            (0, expected, b"late\n".to_vec()),
+            "{user}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn status_signal_and_both_streams_come_back() {
+    let sshd = Sshd::start();
+    let wire = connect(sshd.target("root"), &resources()).await.unwrap();
+    let output = wire.exec(call("echo out; echo err >&2; exit 7")).await.unwrap();
+    assert_eq!(output, Output { status: 7, stdout: b"out\n".to_vec(), stderr: b"err\n".to_vec() });
+    assert_eq!(wire.exec(call("kill -KILL $$")).await.unwrap().status, 137);
+    assert_eq!(wire.exec(call("syntax ( error")).await.unwrap().status, 2);
+    // Both directions at once, more than any window or pipe holds.
+    let big = vec![b'x'; 5 << 20];
+    let output = wire.exec(call_with("head -c 3000000 /dev/zero; wc -c", &big)).await.unwrap();
+    assert_eq!((output.stdout.len(), &output.stdout[3_000_000..]), (3_000_008, &b"5242880\n"[..]));
+    assert_eq!(wire.channels(), Channels { sessions: 4, forwards: 0 });
+}
+
+#[tokio::test]
+async fn start_files_that_print_do_not_end_up_in_the_output() {
+    let sshd = Sshd::start();
+    std::fs::write(sshd.path("home_free/.bashrc"), "echo Welcome; echo Beware >&2\n").unwrap();
+    let wire = connect(sshd.target("free"), &resources()).await.unwrap();
+    assert_eq!(wire.exec(call("echo one")).await.unwrap(), printed("one\n"));
+}
+
+/// Answers, and counts how often it was asked.
+struct Person {
+    password: &'static str,
+    asked: AtomicUsize,
+}
+
+impl Ask for Person {
+    fn key_passphrase(&self, _key: &str, _again: bool) -> Option<Content> {
+        None
+    }
+    fn sudo_password(&self, _user: &str) -> Option<Content> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        Some(Content::new(self.password))
+    }
+}
+
+#[tokio::test]
+async fn sudo_is_given_its_password_only_where_it_asks() {
+    let sshd = Sshd::start();
+    // No password needed, always needed, needed the first time only, and asked for by a sudo that relays.
+    for user in ["free", "asked", "cached", "relayed"] {
+        let mut target = sshd.target(user);
+        // As it comes from a file, with its line end.
+        target.sudo_password = Some(Content::new(format!("{PASSWORD}\n")));
+        let wire = connect(target, &resources()).await.unwrap();
+        for _ in 0..2 {
+            let output = wire.exec(call_with("id -u; cat; env", b"payload\n")).await.unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            assert!(text.starts_with("0\npayload\n"), "{user}: {text}");
+            assert!(!text.contains(PASSWORD), "{user}: {text}");
+            assert_eq!((output.status, output.stderr), (0, Vec::new()), "{user}");
+        }
+        let output = wire.exec(call_with("wc -c; echo err >&2; exit 9", &vec![0; 10 << 20])).await.unwrap();
+        let expected = Output { status: 9, stdout: b"10485760\n".to_vec(), stderr: b"err\n".to_vec() };
+        assert_eq!(output, expected, "{user}");
+        let mut held = wire.hold(call("while read -r word; do echo \"<$word>\"; done")).await.unwrap();
+        held.say("hello").await.unwrap();
+        assert_eq!(held.hear().await.unwrap().as_deref(), Some("<hello>"), "{user}");
+    }
+    assert!(!sshd.log().contains(PASSWORD));
+}
+
+#[tokio::test]
+async fn a_password_that_nobody_reads_is_neither_executed_nor_logged() {
+    let sshd = Sshd::with("SetEnv PATH={folder}/bin:/usr/bin:/bin");
+    // A sudo that asks and then does not read, as one whose policy changes its mind.
+    std::fs::create_dir(sshd.path("bin")).unwrap();
+    std::fs::write(
+        sshd.path("bin/sudo"),
+        "#!/bin/sh\nprintf %s \"$3\" >&2\nsleep 0.3\nshift 3\nexec /usr/bin/sudo -n \"$@\"\n",
+    )
+    .unwrap();
+    std::fs::set_permissions(sshd.path("bin/sudo"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut target = sshd.target("free");
+    let witness = sshd.path("executed");
+    // Were it executed, it would leave a trace.
+    target.sudo_password = Some(Content::new(format!("touch {}", witness.display())));
+    let wire = connect(target, &resources()).await.unwrap();
+    let output = wire.exec(call_with("echo \"$#\"; cat", b"payload\n")).await.unwrap();
+    assert_eq!(output, printed("0\npayload\n"));
+    assert!(!witness.exists());
+    assert!(!sshd.log().contains("touch"));
+}
+
+#[tokio::test]
+async fn a_wrong_or_missing_sudo_password_is_an_error_that_says_so() {
+    let sshd = Sshd::start();
+    let mut target = sshd.target("asked");
+    let wire = connect(target.clone(), &resources()).await.unwrap();
+    let error = wire.exec(call("true")).await.unwrap_err().to_string();
+    assert_eq!(error, "h1: sudo refused: it asks for a password, and none is at hand");
+
+    target.sudo_password = Some(Content::new("wrong"));
+    let wire = connect(target.clone(), &resources()).await.unwrap();
+    let witness = sshd.path("executed");
+    let error = wire
+        .exec(Call { arguments: vec![witness.display().to_string()], ..call("touch \"$1\"") })
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.starts_with("h1: sudo refused: it does not take the password: Sorry"), "{error}");
+    assert!(!witness.exists());
+
+    let wire = connect(sshd.target("barred"), &resources()).await.unwrap();
+    let person = Arc::new(Person { password: PASSWORD, asked: AtomicUsize::new(0) });
+    let shared = Arc::new(SshResources::new(person.clone()));
+    drop(wire);
+    let wire = connect(sshd.target("barred"), &shared).await.unwrap();
+    let error = wire.exec(call("true")).await.unwrap_err().to_string();
+    assert!(error.contains("not in the sudoers file") || error.contains("not allowed"), "{error}");
+
+    let error = connect(sshd.target("nologin"), &shared).await.unwrap().exec(call("true")).await.unwrap_err();
+    assert!(error.to_string().contains("not available"), "{error}");
+    assert_eq!(person.asked.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_person_is_asked_for_the_sudo_password_once_a_run() {
+    let sshd = Sshd::start();
+    let person = Arc::new(Person { password: PASSWORD, asked: AtomicUsize::new(0) });
+    let shared = Arc::new(SshResources::new(person.clone()));
+    let runs = (0..4).map(|_| async {
+        let wire = connect(sshd.target("asked"), &shared).await.unwrap();
+        wire.exec(call("id -u")).await.unwrap()
+    });
+    for output in futures::future::join_all(runs).await {
+        assert_eq!(output, printed("0\n"));
+    }
+    assert_eq!(person.asked.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn fifty_scripts_at_once_pass_a_stock_sshd() {
+    let sshd = Sshd::with("MaxSessions 10");
+    let wire = connect(sshd.target("root"), &resources()).await.unwrap();
+    let runs =
+        (0..50).map(|number: i32| {
+            let wire = wire.clone();
+            async move {
+                wire.exec(Call { arguments: vec![number.to_string()], ..call("sleep 0.1; echo $1") }).await.unwrap()
+            }
+        });
+    for (number, output) in futures::future::join_all(runs).await.into_iter().enumerate() {
+        assert_eq!(output, printed(&format!("{number}\n")));
+    }
+    assert_eq!(wire.channels().sessions, 50);
+}
+
+#[tokio::test]
+async fn sessions_of_others_are_waited_for() {
+    // Fewer than this side keeps open: channels are refused, and tried again.
+    let sshd = Sshd::with("MaxSessions 3");
+    let wire = connect(sshd.target("root"), &resources()).await.unwrap();
+    let runs = (0..6).map(|_| wire.exec(call("sleep 0.2; echo done")));
+    for output in futures::future::join_all(runs).await {
+        assert_eq!(output.unwrap(), printed("done\n"));
+    }
+}
+
+#[tokio::test]
+async fn output_that_is_not_kept_is_read_all_the_same() {
+    let sshd = Sshd::start();
+    let wire = connect(sshd.target("root"), &resources()).await.unwrap();
+    let (flood, other) = tokio::join!(wire.exec(call("head -c 68000000 /dev/zero; echo err >&2; exit 3")), async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let since = Instant::now();
+        (wire.exec(call("echo beside")).await.unwrap(), since.elapsed())
+    });
+    let flood = flood.unwrap();
+    assert_eq!((flood.status, flood.stdout.len(), flood.stderr), (3, 64 << 20, b"err\n".to_vec()));
+    assert_eq!(other.0, printed("beside\n"));
+    assert!(other.1 < Duration::from_secs(5), "{:?}", other.1);
+}
+
+#[tokio::test]
+async fn a_held_script_that_nobody_listens_to_does_not_stop_the_others() {
+    let sshd = Sshd::start();
+    let wire = connect(sshd.target("root"), &resources()).await.unwrap();
+    let held = wire.hold(call("head -c 20000000 /dev/zero | tr '\\0' '\\n'; echo end; cat")).await.unwrap();
+    assert_eq!(wire.exec(call("echo beside")).await.unwrap(), printed("beside\n"));
+    drop(held);
+    assert_eq!(wire.exec(call("echo after")).await.unwrap(), printed("after\n"));
+}
+
+#[tokio::test]
+async fn a_script_that_ends_before_its_stdin_ends_the_call_at_once() {
+    let sshd = Sshd::start();
+    let wire = connect(sshd.target("root"), &resources()).await.unwrap();
+    let since = Instant::now();
+    let output = wire.exec(call_with("exit 3", &vec![0; 50 << 20])).await.unwrap();
+    assert_eq!(output.status, 3);
+    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
+    // A process left behind keeps the output open for ever.
+    let since = Instant::now();
+    let output = wire.exec(call("sleep 60 & echo started")).await.unwrap();
+    assert_eq!(output, printed("started\n"));
+    assert!(since.elapsed() < Duration::from_secs(8), "{:?}", since.elapsed());
+}
+
+/// Endless, and counts what was read of it.
+struct Source {
+    left: usize,
+    read: Arc<AtomicUsize>,
+}
+
+impl Read for Source {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = buffer.len().min(self.left);
+        buffer[..count].fill(b'p');
+        self.left -= count;
+        self.read.fetch_add(count, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+#[tokio::test]
+async fn a_large_payload_is_read_only_as_fast_as_the_host_takes_it() {
+    let sshd = Sshd::start();
+    let wire = connect(sshd.target("root"), &resources()).await.unwrap();
+    let read = Arc::new(AtomicUsize::new(0));
+    let source = Source { left: 256 << 20, read: Arc::clone(&read) };
+    let call = Call { payload: Payload::Stream(Box::new(source)), ..call("sleep 1; wc -c") };
+    let (output, waiting) = tokio::join!(wire.exec(call), async {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        read.load(Ordering::Relaxed)
+    });
+    assert_eq!(output.unwrap(), printed("268435456\n"));
+    // sshd's window, the pipe behind it, and our own queue.
+    assert!((1..8 << 20).contains(&waiting), "{waiting} bytes were read for a host that took none");
+}
+
+/// Breaks after some bytes.
+struct Torn(usize);
+
+impl Read for Torn {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0 += 1;
+        if self.0 > 3 {
+            return Err(std::io::Error::other("disk on fire"));
+        }
+        buffer.fill(0);
+        Ok(buffer.len())
+    }
+}
+
+#[tokio::test]
+async fn a_payload_that_cannot_be_read_is_no_success() {
+    let sshd = Sshd::start();
+    let wire = connect(sshd.target("root"), &resources()).await.unwrap();
+    let call = Call { payload: Payload::Stream(Box::new(Torn(0))), ..call("cat >/dev/null") };
+    let error = wire.exec(call).await.unwrap_err().to_string();
+    assert_eq!(error, "h1: reading what is to be sent: disk on fire");
+}
+
+#[tokio::test]
+async fn a_held_script_is_talked_to_and_ends_when_dropped() {
+    let sshd = Sshd::start();
+    let wire = connect(sshd.target("root"), &resources()).await.unwrap();
+    let witness = sshd.path("ended");
+    let mut held = wire
+        .hold(Call {
+            arguments: vec![witness.display().to_string()],
+            ..call_with("while read -r word; do echo \"<$word>\"; done; echo bye > \"$1\"", b"first\n")
+        })
+        .await
+        .unwrap();
+    assert_eq!(held.hear().await.unwrap().as_deref(), Some("<first>"));
+    for word in ["one", "two"] {
+        held.say(word).await.unwrap();
+        assert_eq!(held.hear().await.unwrap().unwrap(), format!("<{word}>"));
+    }
+    drop(held);
+    let since = Instant::now();
+    while !witness.exists() {
+        assert!(since.elapsed() < Duration::from_secs(5), "the script goes on");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut held = wire.hold(call("echo last; exit 4")).await.unwrap();
+    assert_eq!(held.hear().await.unwrap().as_deref(), Some("last"));
+    assert_eq!(held.hear().await.unwrap(), None);
+    assert!(matches!(held.say("too late").await, Err(HostError::Lost { .. })));
+}
+
+/// A byte now and then.
+struct Slow;
+
+impl Read for Slow {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        std::thread::sleep(Duration::from_millis(500));
+        buffer[0] = 0;
+        Ok(1)
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_given_up_leaves_its_place_to_others() {
+    let sshd = Sshd::start();
+    let wire = connect(sshd.target("root"), &resources()).await.unwrap();
+    // More than sshd has sessions: each script must be gone before the next one can begin.
+    for _ in 0..12 {
+        let call = Call { payload: Payload::Stream(Box::new(Slow)), ..call("cat >/dev/null") };
+        let given_up = tokio::time::timeout(Duration::from_millis(200), wire.exec(call)).await;
+        assert!(given_up.is_err());
+    }
+    let since = Instant::now();
+    assert_eq!(wire.exec(call("echo room")).await.unwrap(), printed("room\n"));
+    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+    assert_eq!(wire.channels().sessions, 13);
+}
+
+#[tokio::test]
+async fn streams_reach_what_listens_at_the_host() {
+    let sshd = Sshd::start();
+    let wire = connect(sshd.target("root"), &resources()).await.unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let echo = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let (mut reader, mut writer) = socket.split();
+        tokio::io::copy(&mut reader, &mut writer).await.unwrap();
+        // The other direction is still open after its end of file.
+        writer.write_all(b"goodbye").await.unwrap();
+    });
+    let stream = wire.dial("127.0.0.1", port).await.unwrap();
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let sent = vec![b's'; 10 << 20];
+    let (received, ()) = tokio::join!(
+        async {
+            let mut received = Vec::new();
+            reader.read_to_end(&mut received).await.unwrap();
+            received
+        },
+        async {
+            writer.write_all(&sent).await.unwrap();
+            writer.shutdown().await.unwrap();
+        }
+    );
+    assert_eq!((received.len(), &received[10 << 20..]), ((10 << 20) + 7, &b"goodbye"[..]));
+    echo.await.unwrap();
+    assert_eq!(wire.channels(), Channels { sessions: 0, forwards: 1 });
+}
+
+#[tokio::test]
+async fn a_stream_that_nobody_reads_or_that_is_closed_stops_nobody() {
+    let sshd = Sshd::start();
+    let wire = connect(sshd.target("root"), &resources()).await.unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let flood = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let _ = socket.write_all(&vec![0; 30 << 20]).await;
+        let (closing, _) = listener.accept().await.unwrap();
+        drop(closing);
+        socket
+    });
+    let unread = wire.dial("127.0.0.1", port).await.unwrap();
+    assert_eq!(wire.exec(call("sleep 0.3; echo beside")).await.unwrap(), printed("beside\n"));
+    // The far end closes while this side waits for window.
+    let mut closed = wire.dial("127.0.0.1", port).await.unwrap();
+    let wrote = tokio::time::timeout(Duration::from_secs(5), closed.write_all(&vec![0; 30 << 20])).await;
+    assert!(wrote.unwrap().is_err());
+    drop(unread);
+    flood.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refused_stream_tells_forbidden_from_nobody_there() {
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let sshd = Sshd::start();
+    let wire = connect(sshd.target("root"), &resources()).await.unwrap();
+    let error = wire.dial("127.0.0.1", unused).await.err().unwrap().to_string();
+    assert_eq!(error, format!("h1: nothing answers at 127.0.0.1:{unused}"));
+    let sshd = Sshd::with("AllowTcpForwarding no");
+    let wire = connect(sshd.target("root"), &resources()).await.unwrap();
+    let error = wire.dial("127.0.0.1", unused).await.err().unwrap().to_string();
+    assert_eq!(error, format!("h1: sshd refuses to forward to 127.0.0.1:{unused}"));
+}

@@ -1,0 +1,254 @@
+//! `cargo xtask test` and `soak`: every check there is, with times and one line of totals at the end.
+
+use std::fs;
+use std::io::BufRead as _;
+use std::io::BufReader;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use anyhow::bail;
+use bed::Cache;
+
+use crate::phase::seconds;
+use crate::setup;
+use crate::tree::read;
+use crate::tree::root;
+use crate::tree::run;
+
+/// The test programs that need root and what `setup` built.
+const ON_HOSTS: &[&str] = &["--test", "api", "--test", "machine", "--test", "e2e"];
+
+/// How much of the long matrices is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// A sample, drawn by the seed.
+    Sample,
+    /// All of it.
+    Whole,
+}
+
+/// What was counted so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Count {
+    passed: u32,
+    failed: u32,
+}
+
+/// Runs everything, goes on after a failure, and ends in an error where anything failed.
+pub(crate) fn all(extent: Extent, seed: Option<u64>) -> Result<()> {
+    let seed = match seed {
+        Some(seed) => seed,
+        None => fresh_seed()?,
+    };
+    let start = Instant::now();
+    println!("seed {seed}");
+    let mut checks = Checks { extent, seed, count: Count::default(), times: Vec::new() };
+    checks.one("format", || run(cargo().args(["fmt", "--all", "--check"])));
+    // Before anything is compiled: it brings the compiler's own needs, and the programs that tests of all kinds call.
+    checks.one("setup", || setup::all(setup::MINOR));
+    if extent == Extent::Whole {
+        checks.one("setup of the older minor", || setup::all(setup::OLDER_MINOR));
+        checks.one("emulator", || {
+            setup::install(&[("qemu-system-x86_64", "qemu-system-x86"), ("qemu-img", "qemu-utils")])
+        });
+    }
+    checks.one("clippy", || {
+        run(cargo().args(["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    });
+    checks.one("dependencies", dependencies);
+    checks.one("Vagrantfile", vagrantfile);
+    checks.tests("unit and integration tests", &["test", "--locked", "--workspace", "--no-fail-fast"]);
+    checks.tests(
+        "tests on hosts",
+        &[&["test", "--locked", "--no-fail-fast"], ON_HOSTS, &["--", "--test-threads=1"]].concat(),
+    );
+    if extent == Extent::Whole {
+        checks.tests("a stock virtual machine", &["test", "--locked", "--test", "vm", "--", "--nocapture"]);
+    }
+
+    println!();
+    for (title, took) in &checks.times {
+        println!("{took:>13}  {title}");
+    }
+    println!("{:>13}  all, seed {seed}", seconds(start.elapsed()));
+    if extent == Extent::Whole {
+        checks.record(start.elapsed())?;
+    }
+    println!("{} passed, {} failed", checks.count.passed, checks.count.failed);
+    if checks.count.failed > 0 {
+        bail!("{} failed", checks.count.failed);
+    }
+    Ok(())
+}
+
+struct Checks {
+    extent: Extent,
+    seed: u64,
+    count: Count,
+    times: Vec<(String, String)>,
+}
+
+impl Checks {
+    /// Writes docs/faults.md, which nothing else writes: what the last soak ran, on which commit, and how it ended.
+    fn record(&self, took: Duration) -> Result<()> {
+        let git = |arguments: &[&str]| read(Command::new("git").current_dir(root()).args(arguments));
+        let commit = git(&["rev-parse", "HEAD"])?;
+        let changed = if git(&["status", "--porcelain"])?.is_empty() { "" } else { ", with uncommitted changes" };
+        let date = read(Command::new("date").args(["-u", "+%Y-%m-%d %H:%M"]))?;
+        let parts: String = self.times.iter().map(|(title, took)| format!("| {title} | {took} |\n")).collect();
+        let text = format!(
+            "# The last soak\n\nWritten by `cargo xtask soak`, which runs every test whole; nothing else writes this page.\n\n\
+             | | |\n|---|---|\n| commit | {}{changed} |\n| date (UTC) | {} |\n| seed | {} |\n| cases passed | {} |\n\
+             | cases failed | {} |\n| time | {} |\n\n| part | time |\n|---|---|\n{parts}",
+            commit.trim(),
+            date.trim(),
+            self.seed,
+            self.count.passed,
+            self.count.failed,
+            seconds(took),
+        );
+        Ok(fs::write(root().join("docs/faults.md"), text)?)
+    }
+
+    /// A check that holds or does not.
+    fn one(&mut self, title: &str, check: impl FnOnce() -> Result<()>) {
+        self.timed(title, |_| match check() {
+            Ok(()) => Count { passed: 1, failed: 0 },
+            Err(error) => {
+                println!("{error:#}");
+                Count { passed: 0, failed: 1 }
+            }
+        });
+    }
+
+    /// A run of cargo's tests, each of which counts.
+    fn tests(&mut self, title: &str, arguments: &[&str]) {
+        self.timed(title, |checks| {
+            let mut command = cargo();
+            command.args(arguments).env("BASTIDE_TEST_SEED", checks.seed.to_string());
+            if checks.extent == Extent::Whole {
+                command.env("BASTIDE_TEST_WHOLE", "1");
+            }
+            run_tests(&mut command).unwrap_or_else(|error| {
+                println!("{error:#}");
+                Count { passed: 0, failed: 1 }
+            })
+        });
+    }
+
+    fn timed(&mut self, title: &str, work: impl FnOnce(&Self) -> Count) {
+        println!("==> {title}");
+        let start = Instant::now();
+        let Count { passed, failed } = work(self);
+        let took = seconds(start.elapsed());
+        println!("==> {title}: {passed} passed, {failed} failed in {took}");
+        self.times.push((title.to_owned(), took));
+        self.count.passed += passed;
+        self.count.failed += failed;
+    }
+}
+
+/// Runs the tests, shows their output as it comes, and counts what the test programs report. A program that ends without a
+/// report, or tests that did not compile, count as one failure.
+fn run_tests(command: &mut Command) -> Result<Count> {
+    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("{command:?}"))?;
+    let mut count = Count::default();
+    for line in BufReader::new(child.stdout.take().context("no output")?).lines() {
+        let line = line?;
+        println!("{line}");
+        let Count { passed, failed } = counted(&line);
+        count.passed += passed;
+        count.failed += failed;
+    }
+    if !child.wait()?.success() && count.failed == 0 {
+        count.failed = 1;
+    }
+    Ok(count)
+}
+
+/// What a line such as `test result: ok. 3 passed; 0 failed; ..` adds.
+fn counted(line: &str) -> Count {
+    let Some(result) = line.strip_prefix("test result: ") else { return Count::default() };
+    let number = |what: &str| {
+        let words: Vec<&str> = result.split([' ', ';', '.']).filter(|word| !word.is_empty()).collect();
+        let at = words.iter().position(|word| *word == what)?;
+        words.get(at.checked_sub(1)?)?.parse().ok()
+    };
+    Count { passed: number("passed").unwrap_or(0), failed: number("failed").unwrap_or(0) }
+}
+
+/// Licences, bans and sources. Advisories need the advisory database, so they are checked only where it can be fetched.
+fn dependencies() -> Result<()> {
+    let program = cargo_deny()?;
+    let deny = |what: &[&str]| {
+        run(Command::new(&program).current_dir(root()).args(["--locked", "--all-features", "check"]).args(what))
+    };
+    deny(&["licenses", "bans", "sources"])?;
+    let reachable = Command::new("git")
+        .args(["ls-remote", "--exit-code", "https://github.com/rustsec/advisory-db", "HEAD"])
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !reachable {
+        println!("advisories: the database can't be reached, not checked");
+        return Ok(());
+    }
+    deny(&["advisories"])
+}
+
+/// Whether Vagrant accepts the machines' description. No hypervisor is needed for that.
+fn vagrantfile() -> Result<()> {
+    setup::install(&[("vagrant", "vagrant")])?;
+    let home = fs::canonicalize(root())?.join("target/vagrant");
+    run(Command::new("vagrant")
+        .args(["validate", "--ignore-provider"])
+        .current_dir(root().join("vagrant"))
+        .env("VAGRANT_HOME", home.join("home"))
+        .env("VAGRANT_DOTFILE_PATH", home.join("machines")))
+}
+
+/// cargo-deny, built once and kept outside the checkout.
+fn cargo_deny() -> Result<PathBuf> {
+    const VERSION: &str = "0.20.2";
+    let tools = Cache::from_environment().folder().join("tools");
+    let program = tools.join("bin/cargo-deny");
+    let current = Command::new(&program).arg("--version").output();
+    if !current.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(VERSION)) {
+        run(cargo()
+            .args(["install", "--quiet", "cargo-deny", "--version", VERSION, "--locked", "--root"])
+            .arg(&tools))?;
+    }
+    Ok(program)
+}
+
+fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+fn fresh_seed() -> Result<u64> {
+    use std::io::Read as _;
+    let mut bytes = [0; 4];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u64::from(u32::from_le_bytes(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Count;
+    use super::counted;
+
+    #[test]
+    fn the_reports_of_test_programs_are_counted() {
+        let ok = "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.51s";
+        assert_eq!(counted(ok), Count { passed: 12, failed: 0 });
+        assert_eq!(counted("test result: FAILED. 1 passed; 2 failed; 0 ignored"), Count { passed: 1, failed: 2 });
+        assert_eq!(counted("test a ... ok"), Count::default());
+    }
+}

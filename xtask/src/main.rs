@@ -1,0 +1,98 @@
+//! `cargo xtask`: everything that is done with this project besides building it.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod bench;
+mod bundle;
+mod checks;
+mod demo;
+mod phase;
+mod setup;
+mod tree;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::Subcommand;
+
+use crate::checks::Extent;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Builds, tests and shows bastide")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install and build what tests and demo need: system packages, root file systems, Kubernetes, the bundle
+    Setup {
+        /// Kubernetes minor
+        #[arg(long, default_value = setup::MINOR)]
+        minor: String,
+    },
+    /// Make a bundle from Go modules and print its folder
+    Bundle {
+        /// Kubernetes minor
+        #[arg(long, default_value = setup::MINOR)]
+        minor: String,
+    },
+    /// Boot three test hosts, run `bastide up` on them, show the result and leave it running
+    Demo {
+        /// Remove the hosts and target/demo
+        #[arg(long)]
+        destroy: bool,
+    },
+    /// Run kube-bench on the demo's hosts and print every check that is not PASS
+    Judge,
+    /// Measure bastide beside other tools
+    #[command(subcommand)]
+    Bench(Bench),
+    /// Run all checks and tests, the long matrices as a sample
+    Test {
+        /// Draws the sample; the default is random and printed
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// Run all checks and tests, the long matrices whole, on both Kubernetes minors
+    Soak {
+        /// For what is drawn at random all the same
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// A cluster from nothing, beside kubeadm: one host and three, bare and prepared
+    Up {
+        /// How often each is done
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// How many control planes, up to five
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 3])]
+        hosts: Vec<usize>,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().task {
+        Task::Setup { minor } => setup::all(&minor),
+        Task::Bundle { minor } => {
+            setup::all(&minor).and_then(|()| bundle::make(&minor)).map(|folder| println!("{}", folder.display()))
+        }
+        Task::Demo { destroy: false } => demo::up(),
+        Task::Demo { destroy: true } => demo::destroy(),
+        Task::Judge => demo::judge_hosts(),
+        Task::Bench(Bench::Up { rounds, hosts }) => bench::up(rounds, &hosts),
+        Task::Test { seed } => checks::all(Extent::Sample, seed),
+        Task::Soak { seed } => checks::all(Extent::Whole, seed),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
