@@ -17,7 +17,7 @@ use crate::ops::Talk;
 use crate::ops::access;
 use crate::ops::kept::Kept;
 use crate::ops::prepare;
-use crate::ops::up::holder;
+use crate::ops::reach::holder;
 use crate::store;
 
 /// What `remove` was told.

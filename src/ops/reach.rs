@@ -1,0 +1,390 @@
+//! From a plan to a recorded revision: show, ask, lock, look again, run exactly that plan, record what was reached.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::apply;
+use crate::apply::Locks;
+use crate::apply::Outcome;
+use crate::apply::Report;
+use crate::apply::Run;
+use crate::apply::Stamp;
+use crate::host::Contents;
+use crate::host::Host as _;
+use crate::model::HostName;
+use crate::model::HostRecord;
+use crate::model::LockHolder;
+use crate::model::ObjectAction;
+use crate::model::Plan;
+use crate::model::Revision;
+use crate::model::RevisionId;
+use crate::model::RevisionState;
+use crate::ops::Invocation;
+use crate::ops::OpsError;
+use crate::ops::Talk;
+use crate::ops::access;
+use crate::ops::connect::RealHost;
+use crate::ops::journal::RunJournal;
+use crate::ops::local::Shelf;
+use crate::ops::prepare;
+use crate::ops::prepare::Prepared;
+use crate::plan;
+use crate::secrets;
+use crate::secrets::Entropy as _;
+use crate::secrets::SystemEntropy;
+use crate::store::FolderLock;
+
+/// What a command that changes the cluster was told, besides its target.
+#[derive(Debug)]
+pub(super) struct Errand {
+    /// Do not ask.
+    pub yes: bool,
+    /// The identity of a new cluster stays without a second way in.
+    pub no_identity_backup: bool,
+    /// Show where the time went.
+    pub timings: bool,
+    /// For the history.
+    pub why: &'static str,
+    /// A plan that was shown earlier: nothing beyond it runs.
+    pub shown: Option<Plan>,
+}
+
+/// How a command ended that did not fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reached {
+    /// Nothing was to do.
+    Already,
+    /// Everything was done.
+    Wholly,
+    /// All but these hosts, which do not answer.
+    Except(BTreeSet<HostName>),
+}
+
+/// From a plan to a recorded revision.
+pub(super) async fn reach(
+    mut prepared: Prepared,
+    invocation: &Invocation,
+    errand: &Errand,
+    talk: &Arc<dyn Talk>,
+    cancel: &CancellationToken,
+) -> Result<Reached, OpsError> {
+    let holder = holder(invocation, prepared.now)?;
+    if prepared.plan.is_empty() {
+        return settled(&mut prepared, &holder, errand.timings, talk);
+    }
+    talk.show(&plan::text(&prepared.plan, plan::Detail::Folded));
+    if !errand.yes {
+        match talk.confirm("Run this plan?") {
+            Some(true) => {}
+            Some(false) => return Err(OpsError::Declined),
+            None => return Err(OpsError::Unasked { what: "whether to run this plan (pass --yes)" }),
+        }
+    }
+    let cluster = prepared.local.cluster.clone();
+    let kept_secrets = prepared.target.secrets.clone();
+    let without = prepare::without(invocation)?;
+    let folder_lock =
+        prepared.kept.for_writing(&cluster, &kept_secrets, errand.no_identity_backup, &holder, &**talk)?;
+    let (members, others) =
+        apply::hosts_to_lock(&prepared.target.desired, prepared.kept.reached.as_ref(), &prepared.plan);
+    let mut locks = Locks::take(&prepared.fleet, &members, &others, &holder).await?;
+    // Somebody may have worked here between the look and the lock.
+    let (observed, plan) = prepared.again(&without).await?;
+    if !within(&plan, &prepared.plan) || errand.shown.as_ref().is_some_and(|shown| !within(&plan, shown)) {
+        return Err(OpsError::Moved);
+    }
+    prepared.observed = observed;
+    prepared.plan = plan;
+    let stamp = begin(&mut prepared, invocation, errand.why, &folder_lock)?;
+    let outcome = run(&prepared, &stamp, &holder, &mut locks, &members, talk, cancel).await;
+    let ended = conclude(&mut prepared, &stamp, &holder, &folder_lock, &members, &without, outcome, talk).await;
+    drop(locks);
+    let reached = ended?;
+    if errand.timings {
+        talk.show(&timings(&reached.1));
+        counts(&prepared, &**talk);
+    }
+    access::keep_operator_file(&prepared.local, &prepared.target.secrets, prepared.now, &**talk)?;
+    Ok(reached.0)
+}
+
+/// Whether everything in `plan` stands in `shown` too. Less is no surprise: after a run that was cut off, the hosts go on by
+/// themselves (pods start, an API server answers) while the operator reads.
+fn within(plan: &Plan, shown: &Plan) -> bool {
+    let known: Vec<_> = shown.stages.iter().flat_map(|stage| &stage.steps).collect();
+    let steps = plan.stages.iter().flat_map(|stage| &stage.steps).all(|step| {
+        step.batch
+            .0
+            .iter()
+            .all(|action| known.iter().any(|shown| shown.host == step.host && shown.batch.0.contains(action)))
+    });
+    let known: Vec<_> = shown.stages.iter().flat_map(|stage| &stage.objects).collect();
+    let objects = plan.stages.iter().flat_map(|stage| &stage.objects).all(|action| {
+        known.iter().any(|shown| match (action, shown) {
+            // The fields that differ are known only once an API server answers.
+            (ObjectAction::Apply { id, digest, .. }, ObjectAction::Apply { id: other, digest: same, .. }) => {
+                id == other && digest == same
+            }
+            _ => action == *shown,
+        })
+    });
+    steps && objects
+}
+
+/// Who works here, for the locks.
+pub(super) fn holder(invocation: &Invocation, now: i64) -> Result<LockHolder, OpsError> {
+    let mut bytes = [0; 16];
+    SystemEntropy.fill(&mut bytes)?;
+    Ok(LockHolder {
+        run: bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        who: invocation.who.clone(),
+        command: invocation.command.to_owned(),
+        since: now,
+    })
+}
+
+/// Nothing to do: only a revision that an earlier run left open is closed.
+fn settled(
+    prepared: &mut Prepared,
+    holder: &LockHolder,
+    timings: bool,
+    talk: &Arc<dyn Talk>,
+) -> Result<Reached, OpsError> {
+    talk.show(&plan::text(&prepared.plan, plan::Detail::Folded));
+    if timings {
+        counts(prepared, &**talk);
+    }
+    let whole = prepared.plan.left_out.is_empty();
+    let open = prepared.kept.store.as_ref().and_then(|store| store.newest()).filter(|newest| match newest.state {
+        RevisionState::Started | RevisionState::Failed => true,
+        RevisionState::ReachedExcept { .. } => whole,
+        RevisionState::Reached => false,
+    });
+    let open = open.map(|newest| newest.id.clone());
+    if let (Some(id), Some(store)) = (open, prepared.kept.store.as_mut()) {
+        let lock = store.lock(holder)?;
+        store.finish(&lock, &id, state(&prepared.plan.left_out), prepared.now)?;
+    }
+    access::keep_operator_file(&prepared.local, &prepared.target.secrets, prepared.now, &**talk)?;
+    if prepared.plan.left_out.is_empty() {
+        Ok(Reached::Already)
+    } else {
+        Ok(Reached::Except(prepared.plan.left_out.clone()))
+    }
+}
+
+fn state(except: &BTreeSet<HostName>) -> RevisionState {
+    if except.is_empty() {
+        RevisionState::Reached
+    } else {
+        RevisionState::ReachedExcept { hosts: except.iter().map(ToString::to_string).collect() }
+    }
+}
+
+/// Records the revision, durably, before the first host is changed.
+fn begin(prepared: &mut Prepared, invocation: &Invocation, why: &str, lock: &FolderLock) -> Result<Stamp, OpsError> {
+    let parent = prepared.kept.parent();
+    let store = prepared.kept.store.as_mut().ok_or_else(|| OpsError::Impossible("the state is not open".to_owned()))?;
+    let id = store.next_id()?;
+    let revision = Revision {
+        id: id.clone(),
+        parent: parent.clone(),
+        command: invocation.command.to_owned(),
+        why: why.to_owned(),
+        who: invocation.who.clone(),
+        at: prepared.now,
+        kubernetes: prepared.target.desired.kubernetes,
+        config: prepared.local.digest,
+        state: RevisionState::Started,
+        barrier: None,
+    };
+    let target = &prepared.target;
+    store.begin(lock, &revision, &target.desired, &target.blobs, &secrets::seal_form(&target.secrets))?;
+    Ok(Stamp {
+        cluster: target.desired.cluster.clone(),
+        cluster_name: target.desired.cluster_name.clone(),
+        revision: id,
+        parent,
+    })
+}
+
+/// The sealed copy goes to every member that answers, then the plan runs.
+async fn run(
+    prepared: &Prepared,
+    stamp: &Stamp,
+    holder: &LockHolder,
+    locks: &mut Locks<RealHost>,
+    members: &BTreeSet<HostName>,
+    talk: &Arc<dyn Talk>,
+    cancel: &CancellationToken,
+) -> Result<Report, OpsError> {
+    let records = |name: &HostName| {
+        let known = prepared.observed.hosts.get(name).and_then(|host| host.record.as_ref());
+        Some(apply::opening(known, stamp))
+    };
+    hand_out(prepared, members, holder, &records).await?;
+    let contents: Arc<dyn Contents> =
+        Arc::new(Shelf { blobs: Arc::clone(&prepared.target.blobs), bundle: Some(Arc::clone(&prepared.bundle)) });
+    let deadlines = prepared.local.cluster.options.deadlines;
+    let journal = RunJournal::new(&prepared.kept.folder, &holder.run, &stamp.revision);
+    let run = Run {
+        target: &prepared.target.desired,
+        observed: &prepared.observed,
+        fleet: &prepared.fleet,
+        cluster: &prepared.doors,
+        journal: &journal,
+        contents: &contents,
+        progress: &**talk,
+        deadlines: apply::Deadlines { transfer: deadlines.transfer, health: deadlines.health, ready: deadlines.ready },
+        stamp,
+        id: &holder.run,
+        cancel,
+    };
+    Ok(apply::run(&prepared.plan, &run, locks).await)
+}
+
+/// Puts the sealed state and a record onto every member that is connected, all at once.
+async fn hand_out(
+    prepared: &Prepared,
+    members: &BTreeSet<HostName>,
+    holder: &LockHolder,
+    record: &(dyn Fn(&HostName) -> Option<HostRecord> + Sync),
+) -> Result<(), OpsError> {
+    let store = prepared.kept.store.as_ref().ok_or_else(|| OpsError::Impossible("the state is not open".to_owned()))?;
+    let copy = store.sealed_copy()?;
+    let sends = members.iter().filter_map(|name| {
+        let host = prepared.fleet.get(name)?;
+        let record = record(name)?;
+        let copy = &copy;
+        Some(async move { host.keep_state(copy, &record, &holder.run).await })
+    });
+    let errors: Vec<_> = futures::future::join_all(sends).await.into_iter().filter_map(Result::err).collect();
+    if errors.is_empty() { Ok(()) } else { Err(OpsError::Hosts(errors)) }
+}
+
+/// Looks once more, records how far the run got, and hands the final state to the members.
+#[allow(clippy::too_many_arguments)]
+async fn conclude(
+    prepared: &mut Prepared,
+    stamp: &Stamp,
+    holder: &LockHolder,
+    folder_lock: &FolderLock,
+    members: &BTreeSet<HostName>,
+    without: &BTreeSet<HostName>,
+    outcome: Result<Report, OpsError>,
+    talk: &Arc<dyn Talk>,
+) -> Result<(Reached, Report), OpsError> {
+    let report = match outcome {
+        Ok(report) if report.outcome == Outcome::Done => report,
+        Ok(report) => {
+            close(prepared, folder_lock, &stamp.revision, RevisionState::Failed)?;
+            return Err(OpsError::Stopped(Box::new(report)));
+        }
+        Err(error) => {
+            close(prepared, folder_lock, &stamp.revision, RevisionState::Failed)?;
+            return Err(error);
+        }
+    };
+    for (addon, reasons) in &report.addons {
+        for reason in reasons {
+            talk.warn(&format!("addon {addon}: {reason}"));
+        }
+    }
+    let (observed, left) = prepared.again(without).await?;
+    let rest = hosts_left(&left, &report);
+    if !rest.is_empty() {
+        close(prepared, folder_lock, &stamp.revision, RevisionState::Failed)?;
+        return Err(OpsError::NotReached(plan::text(&left, plan::Detail::Folded)));
+    }
+    let except: BTreeSet<HostName> = left.left_out.iter().chain(report.left_out.keys()).cloned().collect();
+    close(prepared, folder_lock, &stamp.revision, state(&except))?;
+    prepared.observed = observed;
+    let records = |name: &HostName| {
+        let known = prepared.observed.hosts.get(name)?.record.as_ref();
+        Some(HostRecord { complete: true, ..apply::opening(known, stamp) })
+    };
+    hand_out(prepared, members, holder, &records).await?;
+    let reached = if except.is_empty() { Reached::Wholly } else { Reached::Except(except) };
+    Ok((reached, report))
+}
+
+/// Steps and objects that a second plan still has, but for hosts and addons that are known to have failed.
+fn hosts_left(left: &Plan, report: &Report) -> Vec<String> {
+    let steps = left.stages.iter().flat_map(|stage| &stage.steps);
+    let steps = steps
+        .filter(|step| !step.batch.0.is_empty() && !report.left_out.contains_key(&step.host))
+        .map(|step| step.host.to_string());
+    let objects = left.stages.iter().flat_map(|stage| &stage.objects).filter_map(|action| match action {
+        ObjectAction::Apply { set: crate::model::ObjectSet::Addon(_), .. } => None,
+        ObjectAction::Apply { id, .. } | ObjectAction::Delete { id } => Some(id.to_string()),
+        ObjectAction::Node { node, .. } => (!report.left_out.contains_key(node)).then(|| node.to_string()),
+    });
+    steps.chain(objects).collect()
+}
+
+fn close(
+    prepared: &mut Prepared,
+    lock: &FolderLock,
+    revision: &RevisionId,
+    state: RevisionState,
+) -> Result<(), OpsError> {
+    let Some(store) = prepared.kept.store.as_mut() else { return Ok(()) };
+    Ok(store.finish(lock, revision, state, prepare::now())?)
+}
+
+/// How many channels each host was asked for.
+fn counts(prepared: &Prepared, talk: &dyn Talk) {
+    for (host, channels) in prepared.channels() {
+        talk.show(&format!("{host}: {} session channels, {} forwards", channels.sessions, channels.forwards));
+    }
+}
+
+/// What the time was spent on, longest first.
+fn timings(report: &Report) -> String {
+    let mut rows: Vec<_> = report.timings.iter().collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row.took));
+    let mut by_stage: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for row in rows {
+        let host = row.host.as_ref().map(|host| format!("{host}: ")).unwrap_or_default();
+        let line = format!("  {:7.2} s  {host}{}", row.took.as_secs_f64(), row.what);
+        by_stage.entry(&row.stage).or_default().push(line);
+    }
+    by_stage.into_iter().map(|(stage, lines)| format!("{stage}\n{}\n", lines.join("\n"))).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::within;
+    use crate::model::Action;
+    use crate::model::Batch;
+    use crate::model::HostName;
+    use crate::model::Plan;
+    use crate::model::Stage;
+    use crate::model::Step;
+    use crate::model::UnitName;
+
+    fn plan(units: &[&str]) -> Plan {
+        let stop = |unit: &&str| Action::StopUnit { name: UnitName::new(*unit).unwrap() };
+        let step = Step {
+            host: HostName::new("h1").unwrap(),
+            components: std::collections::BTreeSet::default(),
+            batch: Batch(units.iter().map(stop).collect()),
+            gates: Vec::new(),
+        };
+        let stage =
+            Stage { title: "t".to_owned(), width: 1, steps: vec![step], objects: Vec::new(), gates: Vec::new() };
+        Plan { stages: vec![stage], ..Plan::default() }
+    }
+
+    #[test]
+    fn less_than_was_shown_may_run_and_more_may_not() {
+        let shown = plan(&["a.service", "b.service"]);
+        assert!(within(&plan(&["b.service"]), &shown));
+        assert!(within(&shown, &shown));
+        assert!(!within(&plan(&["a.service", "c.service"]), &shown));
+    }
+}
