@@ -13,4 +13,5 @@ pub mod plan;
 pub mod release;
 pub mod render;
 pub mod secrets;
+pub mod snapshot;
 pub mod store;

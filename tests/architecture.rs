@@ -19,6 +19,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("api", 2),
     ("render", 3),
     ("apply", 3),
+    ("snapshot", 3),
     ("ops", 5),
     ("cli", 6),
 ];

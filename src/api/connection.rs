@@ -9,6 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use hyper_util::client::legacy::connect::Connect;
 use hyper_util::client::legacy::connect::Connected;
 use hyper_util::client::legacy::connect::Connection;
 use hyper_util::rt::TokioExecutor;
@@ -87,26 +88,7 @@ where
     F: Future<Output = io::Result<S>> + Send + 'static,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let connector = TlsConnector::from(credentials.tls(&[b"h2"])?);
-    let dial = Arc::new(dial);
-    let connect = tower::service_fn(move |_: http::Uri| -> BoxFuture<'static, io::Result<TokioIo<Kept<S>>>> {
-        let dial = dial.clone();
-        let connector = connector.clone();
-        Box::pin(async move {
-            let stream = dial().await?;
-            let stream = connector.connect(ServerName::IpAddress(server.into()), stream).await?;
-            Ok(TokioIo::new(Kept(Box::new(stream))))
-        })
-    });
-    // HTTP/2 alone: only there do concurrent requests share a connection, and every supported API server speaks it.
-    let pool = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-        .http2_only(true)
-        .http2_keep_alive_interval(PING_EVERY)
-        .http2_keep_alive_timeout(PING_PATIENCE)
-        .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(None)
-        .build::<_, kube::client::Body>(connect);
+    let pool = pool(dial, server, credentials, None)?;
     let authority = match server {
         IpAddr::V4(address) => format!("{address}:{port}"),
         IpAddr::V6(address) => format!("[{address}]:{port}"),
@@ -119,6 +101,46 @@ where
         .map_err(|error| ApiError::Credentials { what: "address", reason: error.to_string() })?;
     let layer = kube::client::middleware::BaseUriLayer::new(base);
     Ok(kube::client::ClientBuilder::new(pool, "default").with_layer(&layer).build())
+}
+
+/// Connections over `dial`, with HTTP/2 alone. `window` is how much the server may send ahead of what was read.
+pub(super) fn pool<D, F, S>(
+    dial: D,
+    server: IpAddr,
+    credentials: &Credentials,
+    window: Option<u32>,
+) -> Result<
+    hyper_util::client::legacy::Client<impl Connect + Clone + Send + Sync + 'static, kube::client::Body>,
+    ApiError,
+>
+where
+    D: Fn() -> F + Send + Sync + 'static,
+    F: Future<Output = io::Result<S>> + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connector = TlsConnector::from(credentials.tls(&[b"h2"])?);
+    let dial = Arc::new(dial);
+    let connect = tower::service_fn(move |_: http::Uri| -> BoxFuture<'static, io::Result<TokioIo<Kept<S>>>> {
+        let dial = dial.clone();
+        let connector = connector.clone();
+        Box::pin(async move {
+            let stream = dial().await?;
+            let stream = connector.connect(ServerName::IpAddress(server.into()), stream).await?;
+            Ok(TokioIo::new(Kept(Box::new(stream))))
+        })
+    });
+    let mut builder = hyper_util::client::legacy::Client::builder(TokioExecutor::new());
+    // HTTP/2 alone: only there do concurrent requests share a connection, and every supported server speaks it.
+    builder
+        .http2_only(true)
+        .http2_keep_alive_interval(PING_EVERY)
+        .http2_keep_alive_timeout(PING_PATIENCE)
+        .http2_initial_stream_window_size(window)
+        .http2_initial_connection_window_size(window)
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(None);
+    Ok(builder.build::<_, kube::client::Body>(connect))
 }
 
 /// A TLS stream that the pool may share between requests.

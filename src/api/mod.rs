@@ -6,6 +6,7 @@ mod apply;
 mod compare;
 mod connection;
 mod error;
+pub mod etcd;
 mod kinds;
 mod node;
 mod observe;

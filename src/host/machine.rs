@@ -67,16 +67,16 @@ impl<W: Wire> Machine<W> {
     fn call(&self, script: &'static str, arguments: Vec<String>, payload: Payload) -> Call {
         Call { script, arguments, payload, deadline: self.silence }
     }
-    fn failed(&self, doing: &str, reason: impl Into<String>) -> HostError {
+    pub(super) fn failed(&self, doing: &str, reason: impl Into<String>) -> HostError {
         HostError::Failed { host: self.name.clone(), doing: doing.to_owned(), reason: reason.into() }
     }
     /// Run ids and cluster ids stand in command lines and are compared by the scripts.
-    fn plain<'a>(&self, doing: &str, word: &'a str) -> Result<&'a str, HostError> {
+    pub(super) fn plain<'a>(&self, doing: &str, word: &'a str) -> Result<&'a str, HostError> {
         let plain = !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         if plain { Ok(word) } else { Err(self.failed(doing, format!("{word:?} cannot name a run or a cluster"))) }
     }
     /// What a script that tells its own errors said, or that it died.
-    fn told(&self, doing: &str, output: &Output) -> Result<(), HostError> {
+    pub(super) fn told(&self, doing: &str, output: &Output) -> Result<(), HostError> {
         let text = String::from_utf8_lossy(&output.stdout);
         let mut story = Story::default();
         for line in text.lines() {

@@ -10,6 +10,7 @@ mod lock;
 mod machine;
 mod manifest;
 mod parse;
+mod snapshots;
 pub mod ssh;
 mod wire;
 
@@ -21,6 +22,8 @@ use std::time::Duration;
 pub use error::HostError;
 pub use lock::MachineLock;
 pub use machine::Machine;
+pub use snapshots::RestoredEtcd;
+pub use snapshots::SnapshotFile;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 pub use wire::Call;

@@ -92,6 +92,17 @@ name!(
     }
 );
 
+name!(
+    /// A snapshot of etcd by its name, without an ending. RKE's own names carry `:` and `+`.
+    SnapshotName,
+    "a name of letters, digits and '._:+-' that begins with a letter or digit, at most 128 characters",
+    |value| {
+        value.len() <= 128
+            && value.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:+-".contains(&b))
+    }
+);
+
 impl RemotePath {
     /// The folder that holds this path; `/` is returned as `/`.
     pub fn parent(&self) -> &str {

@@ -141,6 +141,22 @@ pub enum OpsError {
     /// Everything was done, and yet the hosts are not as they should be.
     #[error("everything was done, and yet the hosts are not at the target:\n{0}")]
     NotReached(String),
+    /// A snapshot that cannot be made or is not believed.
+    #[error("{what}: {source}")]
+    Snapshot {
+        /// Which, and where it lies.
+        what: String,
+        /// What is wrong with it.
+        source: Box<crate::snapshot::SnapshotError>,
+    },
+    /// An etcd member that cannot be asked.
+    #[error("{host}: etcd: {source}")]
+    Etcd {
+        /// Its host.
+        host: HostName,
+        /// What came back.
+        source: Box<crate::api::probe::ProbeError>,
+    },
     /// No host can do what was asked.
     #[error("{0}")]
     Impossible(String),

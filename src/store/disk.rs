@@ -12,6 +12,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::path::PathBuf;
 
 use crate::model::Content;
 use crate::store::StoreError;
@@ -45,6 +46,69 @@ pub fn remove_private(path: &Path) -> Result<(), StoreError> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io(path, "removing", &error)),
         _ => Ok(()),
     }
+}
+
+/// A file of the operator's that is written piece by piece: 0600, and not there before [`PrivateFile::keep`].
+pub struct PrivateFile {
+    file: tempfile::NamedTempFile,
+    path: PathBuf,
+}
+
+impl PrivateFile {
+    /// Begins a file at `path`, where nothing may be yet.
+    pub fn begin(path: &Path) -> Result<Self, StoreError> {
+        let failed = |error: &std::io::Error| StoreError::io(path, "writing", error);
+        if path.exists() {
+            return Err(failed(&std::io::ErrorKind::AlreadyExists.into()));
+        }
+        let file = tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .permissions(Permissions::from_mode(0o600))
+            .tempfile_in(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+            .map_err(|error| failed(&error))?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    /// Makes it durable and gives it its name. A file that appeared there meanwhile stays.
+    pub fn keep(self) -> Result<(), StoreError> {
+        let failed = |error: &std::io::Error| StoreError::io(&self.path, "writing", error);
+        self.file.as_file().sync_all().map_err(|error| failed(&error))?;
+        self.file.persist_noclobber(&self.path).map_err(|error| failed(&error.error))?;
+        sync_folder(self.path.parent().unwrap_or(&self.path))
+    }
+}
+
+impl std::io::Write for PrivateFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.file.write(bytes)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// The files in a folder of the operator's, by name. None where there is no such folder.
+pub fn files_in(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let failed = |error: &std::io::Error| StoreError::io(folder, "reading", error);
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(&error)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| failed(&error))?.path();
+        if path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Opens a file of the operator's for reading.
+pub fn open_file(path: &Path) -> Result<File, StoreError> {
+    File::open(path).map_err(|error| StoreError::io(path, "reading", &error))
 }
 
 impl Disk {

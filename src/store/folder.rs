@@ -163,6 +163,11 @@ impl Store {
         &self.identity
     }
 
+    /// Everybody who can open what is sealed here.
+    pub fn recipients(&self) -> Result<Recipients, StoreError> {
+        self.recipients.with(&self.identity)
+    }
+
     /// Where it lies.
     pub fn folder(&self) -> &Path {
         &self.folder

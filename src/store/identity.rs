@@ -19,6 +19,9 @@ use crate::model::ClusterId;
 use crate::model::Content;
 use crate::store::StoreError;
 use crate::store::disk::Disk;
+use crate::store::seal;
+use crate::store::seal::Closed;
+use crate::store::seal::Unsigned;
 
 const SIGNING: &str = "# bastide signing key: ";
 const SIGNER: &str = "# bastide signer: ";
@@ -156,6 +159,22 @@ impl Identity {
     /// The recipient that this identity opens, `age1…`.
     pub fn recipient(&self) -> String {
         self.opening.to_public().to_string()
+    }
+
+    /// `body` behind one line that carries the signature. `kind` is a lower-case word that the signature covers as well.
+    pub fn signed(&self, kind: &str, body: &[u8]) -> Vec<u8> {
+        seal::sign(kind, body, self)
+    }
+
+    /// The body of signed bytes of that kind whose signature is this identity's and fits.
+    pub fn verified<'a>(&self, kind: &str, bytes: &'a [u8]) -> Result<&'a [u8], Unsigned> {
+        seal::verified(kind, bytes, self)
+    }
+
+    /// Opens what [`crate::store::Recipients::sealing`] sealed. Each piece is authenticated before it is handed out; that
+    /// none is missing at the end is known only when the reader has ended without an error.
+    pub fn unsealing<R: std::io::BufRead>(&self, sealed: R) -> Result<age::stream::StreamReader<R>, Closed> {
+        seal::unsealing(sealed, self.opening())
     }
 
     pub(crate) fn text(&self) -> &str {

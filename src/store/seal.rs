@@ -4,7 +4,7 @@
 //! manifest can never be taken for a signed copy.
 
 use std::io::Read as _;
-use std::io::Write as _;
+use std::io::Write;
 use std::str::FromStr as _;
 
 use aws_lc_rs::signature::ED25519;
@@ -50,6 +50,20 @@ impl Recipients {
         self.texts.is_empty()
     }
 
+    /// These and the identity's own: everybody who can open what the identity seals.
+    pub fn with(&self, identity: &Identity) -> Result<Self, StoreError> {
+        Self::parse(&std::iter::once(identity.recipient()).chain(self.texts.iter().cloned()).collect::<Vec<_>>())
+    }
+
+    /// A writer that encrypts to these alone while it is written to, in constant memory. Its `finish` must be called: what
+    /// was not finished cannot be opened.
+    pub fn sealing<W: Write>(&self, output: W) -> Result<age::stream::StreamWriter<W>, StoreError> {
+        let failed = |_| StoreError::Crypto("sealing");
+        let all = self.parsed.iter().map(|one| one.as_ref() as &dyn age::Recipient);
+        let encryptor = age::Encryptor::with_recipients(all).map_err(|_| StoreError::Crypto("sealing"))?;
+        encryptor.wrap_output(output).map_err(failed)
+    }
+
     /// Equal where the same recipients stand in the same order.
     pub(crate) fn digest(&self) -> Digest {
         Digest::of(self.texts.join("\n").as_bytes())
@@ -77,21 +91,30 @@ pub(crate) fn seal(plain: &[u8], identity: &Identity, recipients: &Recipients) -
 
 /// Why sealed bytes did not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Closed {
+pub enum Closed {
     /// Not for this identity.
     Foreign,
     /// Changed or cut.
     Damaged,
 }
 
+/// A reader that decrypts while it is read, in constant memory. Each piece was authenticated before it is handed out; that
+/// none is missing at the end is known only when the reader has ended without an error.
+pub(crate) fn unsealing<R: std::io::BufRead>(
+    sealed: R,
+    key: &dyn age::Identity,
+) -> Result<age::stream::StreamReader<R>, Closed> {
+    let decryptor = age::Decryptor::new_buffered(sealed).map_err(|_| Closed::Damaged)?;
+    match decryptor.decrypt(std::iter::once(key)) {
+        Ok(reader) => Ok(reader),
+        Err(age::DecryptError::NoMatchingKeys) => Err(Closed::Foreign),
+        Err(_) => Err(Closed::Damaged),
+    }
+}
+
 /// Undoes [`seal`]. Nothing is returned before the last byte was authenticated.
 pub(crate) fn unseal(sealed: &[u8], key: &dyn age::Identity) -> Result<Zeroizing<Vec<u8>>, Closed> {
-    let decryptor = age::Decryptor::new_buffered(sealed).map_err(|_| Closed::Damaged)?;
-    let mut reader = match decryptor.decrypt(std::iter::once(key)) {
-        Ok(reader) => reader,
-        Err(age::DecryptError::NoMatchingKeys) => return Err(Closed::Foreign),
-        Err(_) => return Err(Closed::Damaged),
-    };
+    let mut reader = unsealing(sealed, key)?;
     let mut packed = Zeroizing::new(Vec::with_capacity(sealed.len()));
     reader.read_to_end(&mut packed).map_err(|_| Closed::Damaged)?;
     let mut plain = Zeroizing::new(Vec::with_capacity(packed.len() * 3));
@@ -121,7 +144,7 @@ pub(crate) fn sign(kind: &str, body: &[u8], identity: &Identity) -> Vec<u8> {
 
 /// Why a signature was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Unsigned {
+pub enum Unsigned {
     /// There is none of this kind.
     Absent,
     /// It names another signer.

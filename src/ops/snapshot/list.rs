@@ -1,0 +1,306 @@
+//! What snapshots there are, on hosts and here; and which of them go.
+
+use std::io::Read as _;
+use std::io::Seek as _;
+use std::io::SeekFrom;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::host::SnapshotFile;
+use crate::model::HostName;
+use crate::model::SnapshotName;
+use crate::ops::Invocation;
+use crate::ops::OpsError;
+use crate::ops::Talk;
+use crate::ops::prepare;
+use crate::ops::snapshot::Site;
+use crate::ops::snapshot::site;
+use crate::snapshot::ENDING;
+use crate::snapshot::Foreign;
+use crate::snapshot::LONGEST_END;
+use crate::snapshot::Manifest;
+use crate::snapshot::SnapshotError;
+use crate::snapshot::manifest_of;
+use crate::snapshot::recognise;
+use crate::store;
+use crate::store::Identity;
+
+/// Where a snapshot lies.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "place")]
+pub enum Place {
+    /// On this host.
+    Host {
+        /// Its name.
+        host: HostName,
+    },
+    /// In a folder of the operator's.
+    Local {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Host { host } => write!(f, "{host}"),
+            Self::Local { path } => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// One snapshot, wherever it lies.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Listed {
+    /// What it is asked for by: the file's name, without bastide's ending.
+    pub name: SnapshotName,
+    /// The file's whole name.
+    pub file: SnapshotName,
+    /// What it says of itself, verified; absent where it is another's or not to be believed.
+    pub manifest: Option<Manifest>,
+    /// Whose it is, where it is not bastide's: `rke` or `etcdctl`. Neither sealed nor signed.
+    pub foreign: Option<&'static str>,
+    /// Why it is not believed.
+    pub trouble: Option<String>,
+    /// When it was taken, or else last changed; seconds since 1970.
+    pub at: i64,
+    /// In bytes.
+    pub size: u64,
+    /// Every place where this very snapshot lies.
+    pub places: Vec<Place>,
+}
+
+/// Looks on every etcd host, and in `local`. Also returns the hosts that do not answer.
+pub async fn list(
+    invocation: &Invocation,
+    local: Option<&Path>,
+    talk: &Arc<dyn Talk>,
+) -> Result<(Vec<Listed>, Vec<HostName>), OpsError> {
+    let site = Site::open(invocation, talk).await?;
+    let listed = look(&site, local).await?;
+    Ok((listed, site.silent().cloned().collect()))
+}
+
+/// The same on a cluster that is open already; oldest first.
+pub(super) async fn look(site: &Site, local: Option<&Path>) -> Result<Vec<Listed>, OpsError> {
+    let folder = site::folder()?;
+    let asked = site.keepers().map(|(name, machine)| {
+        let folder = &folder;
+        async move { (name, machine.list_snapshots(folder, LONGEST_END).await) }
+    });
+    let identity = site.store().identity();
+    let mut all: Vec<Listed> = Vec::new();
+    let mut wrong = Vec::new();
+    for (host, answer) in futures::future::join_all(asked).await {
+        match answer {
+            Ok(files) => {
+                for file in files {
+                    add(&mut all, one(&file, Place::Host { host: host.clone() }, identity));
+                }
+            }
+            Err(error) => wrong.push(error),
+        }
+    }
+    if !wrong.is_empty() {
+        return Err(OpsError::Hosts(wrong));
+    }
+    for path in local.map(store::files_in).transpose()?.unwrap_or_default() {
+        if let Some(file) = local_file(&path)? {
+            add(&mut all, one(&file, Place::Local { path }, identity));
+        }
+    }
+    all.sort_by(|a, b| (a.at, &a.name).cmp(&(b.at, &b.name)));
+    Ok(all)
+}
+
+/// A file of the operator's as a host would show it; none for what has no snapshot's name.
+fn local_file(path: &Path) -> Result<Option<SnapshotFile>, OpsError> {
+    let name = path.file_name().and_then(|name| name.to_str()).map(SnapshotName::new);
+    let Some(Ok(file)) = name else { return Ok(None) };
+    let failed = |error: std::io::Error| OpsError::local(path, error);
+    let mut open = store::open_file(path)?;
+    let metadata = open.metadata().map_err(failed)?;
+    let changed = metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    let mut first = Vec::new();
+    (&mut open).take(64).read_to_end(&mut first).map_err(failed)?;
+    open.seek(SeekFrom::Start(metadata.len().saturating_sub(LONGEST_END))).map_err(failed)?;
+    let mut end = Vec::new();
+    open.take(LONGEST_END).read_to_end(&mut end).map_err(failed)?;
+    let changed = changed.and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or_default();
+    Ok(Some(SnapshotFile { file, size: metadata.len(), changed, first, end }))
+}
+
+/// What a file is.
+fn one(file: &SnapshotFile, place: Place, identity: &Identity) -> Listed {
+    let bare = file.file.as_str().strip_suffix(ENDING).and_then(|bare| SnapshotName::new(bare).ok());
+    let foreign = match recognise(&file.first) {
+        Some(Foreign::RkeZip) => Some("rke"),
+        Some(Foreign::Database) => Some("etcdctl"),
+        None => None,
+    };
+    let mut listed = Listed {
+        name: bare.clone().unwrap_or_else(|| file.file.clone()),
+        file: file.file.clone(),
+        manifest: None,
+        foreign,
+        trouble: None,
+        at: file.changed,
+        size: file.size,
+        places: vec![place],
+    };
+    if foreign.is_some() {
+        return listed;
+    }
+    let read = match &bare {
+        Some(name) => manifest_of(&file.end, identity, Some(name)),
+        None => Err(SnapshotError::NotOurs),
+    };
+    match read {
+        Ok(manifest) => {
+            listed.at = manifest.taken_at;
+            listed.manifest = Some(manifest);
+        }
+        Err(error) => listed.trouble = Some(error.to_string()),
+    }
+    listed
+}
+
+/// The same snapshot in one more place, or one more snapshot.
+fn add(all: &mut Vec<Listed>, found: Listed) {
+    let same = all.iter_mut().find(|known| {
+        known.file == found.file
+            && known.size == found.size
+            && known.manifest == found.manifest
+            && known.foreign == found.foreign
+            && known.trouble == found.trouble
+    });
+    match same {
+        Some(known) => known.places.extend(found.places),
+        None => all.push(found),
+    }
+}
+
+/// Removes a snapshot from every host, and from `local`, after a yes.
+pub async fn delete(
+    invocation: &Invocation,
+    name: &SnapshotName,
+    local: Option<&Path>,
+    yes: bool,
+    talk: &Arc<dyn Talk>,
+) -> Result<Vec<Listed>, OpsError> {
+    let site = Site::open(invocation, talk).await?;
+    let found: Vec<_> = look(&site, local).await?.into_iter().filter(|listed| listed.name == *name).collect();
+    if found.is_empty() {
+        return Err(OpsError::Impossible(format!("there is no snapshot {name}")));
+    }
+    remove(&site, &found, yes, &**talk).await?;
+    Ok(found)
+}
+
+/// Which snapshots stay.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pruning {
+    /// So many of the newest, whatever their age.
+    pub keep: u32,
+    /// And all that are younger than so many seconds.
+    pub younger_than: Option<i64>,
+}
+
+impl Pruning {
+    /// The snapshots that go. Only what this cluster's identity signed: everything else is not bastide's to judge.
+    pub fn chosen(self, all: &[Listed], now: i64) -> Vec<Listed> {
+        let mut ours: Vec<_> = all.iter().filter(|listed| listed.manifest.is_some()).collect();
+        ours.sort_by_key(|listed| std::cmp::Reverse(listed.at));
+        let old = |listed: &&&Listed| self.younger_than.is_none_or(|age| now - listed.at >= age);
+        ours.iter().skip(self.keep as usize).filter(old).map(|listed| (*listed).clone()).collect()
+    }
+}
+
+/// Removes what `pruning` does not keep, after a yes.
+pub async fn prune(
+    invocation: &Invocation,
+    pruning: Pruning,
+    local: Option<&Path>,
+    yes: bool,
+    talk: &Arc<dyn Talk>,
+) -> Result<Vec<Listed>, OpsError> {
+    let site = Site::open(invocation, talk).await?;
+    let going = pruning.chosen(&look(&site, local).await?, prepare::now());
+    if !going.is_empty() {
+        remove(&site, &going, yes, &**talk).await?;
+    }
+    Ok(going)
+}
+
+async fn remove(site: &Site, going: &[Listed], yes: bool, talk: &dyn Talk) -> Result<(), OpsError> {
+    for listed in going {
+        let places: Vec<_> = listed.places.iter().map(ToString::to_string).collect();
+        talk.show(&format!("remove {} from {}", listed.name, places.join(", ")));
+    }
+    if !yes {
+        match talk.confirm("Remove these snapshots? They cannot be brought back.") {
+            Some(true) => {}
+            Some(false) => return Err(OpsError::Declined),
+            None => return Err(OpsError::Unasked { what: "whether to remove these snapshots (pass --yes)" }),
+        }
+    }
+    let folder = site::folder()?;
+    for listed in going {
+        for place in &listed.places {
+            match place {
+                Place::Host { host } => {
+                    let Some(machine) = site.fleet.get(host) else { continue };
+                    machine
+                        .delete_snapshot(&folder, &listed.file)
+                        .await
+                        .map_err(|error| OpsError::Hosts(vec![error]))?;
+                }
+                Place::Local { path } => store::remove_private(path)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::Listed;
+    use super::Place;
+    use super::Pruning;
+    use super::add;
+    use crate::model::HostName;
+    use crate::model::SnapshotName;
+
+    fn listed(name: &str, host: &str, at: i64, trouble: Option<&str>) -> Listed {
+        Listed {
+            name: SnapshotName::new(name).unwrap(),
+            file: SnapshotName::new(format!("{name}.snapshot")).unwrap(),
+            manifest: None,
+            foreign: None,
+            trouble: trouble.map(str::to_owned),
+            at,
+            size: 1,
+            places: vec![Place::Host { host: HostName::new(host).unwrap() }],
+        }
+    }
+
+    #[test]
+    fn one_snapshot_on_two_hosts_is_one_and_a_damaged_copy_is_another() {
+        let mut all = Vec::new();
+        add(&mut all, listed("a", "h1", 1, None));
+        add(&mut all, listed("a", "h2", 1, None));
+        add(&mut all, listed("a", "h3", 1, Some("damaged")));
+        assert_eq!(all.iter().map(|listed| listed.places.len()).collect::<Vec<_>>(), [2, 1]);
+    }
+
+    #[test]
+    fn what_bastide_did_not_sign_is_never_pruned() {
+        let all = [listed("a", "h1", 1, None), listed("b", "h1", 2, Some("damaged"))];
+        assert_eq!(Pruning::default().chosen(&all, 1000), []);
+    }
+}

@@ -1,0 +1,20 @@
+//! Snapshots of etcd: taken, listed, proven, removed.
+
+mod list;
+mod pipe;
+mod save;
+mod site;
+mod verify;
+
+pub use list::Listed;
+pub use list::Place;
+pub use list::Pruning;
+pub use list::delete;
+pub use list::list;
+pub use list::prune;
+pub use save::SaveOptions;
+pub use save::Saved;
+pub use save::save;
+pub(super) use site::Site;
+pub use verify::Proof;
+pub use verify::verify;

@@ -1,0 +1,306 @@
+//! Takes a snapshot from one member and puts it onto every etcd host.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::etcd::EtcdStatus;
+use crate::api::etcd::HashKv;
+use crate::host::HostError;
+use crate::model::Digest;
+use crate::model::HostName;
+use crate::model::SnapshotName;
+use crate::model::utc;
+use crate::ops::Invocation;
+use crate::ops::OpsError;
+use crate::ops::Talk;
+use crate::ops::prepare;
+use crate::ops::reach::holder;
+use crate::ops::snapshot::Site;
+use crate::ops::snapshot::pipe::Fan;
+use crate::ops::snapshot::pipe::Source;
+use crate::ops::snapshot::pipe::Tray;
+use crate::ops::snapshot::site;
+use crate::snapshot::Facts;
+use crate::snapshot::KeyHash;
+use crate::snapshot::Manifest;
+use crate::snapshot::SnapshotError;
+use crate::snapshot::Writer;
+use crate::store::PrivateFile;
+
+/// A follower may be behind by a moment.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// What `etcd snapshot save` was told.
+#[derive(Debug, Clone)]
+pub struct SaveOptions {
+    /// What to call it; else by the time.
+    pub name: Option<SnapshotName>,
+    /// Which member to take it from; else a healthy one that is not the leader.
+    pub from: Option<HostName>,
+    /// A folder here that gets one too.
+    pub local: Option<PathBuf>,
+    /// What it is for, in the manifest.
+    pub why: &'static str,
+}
+
+/// A snapshot that was taken.
+#[derive(Debug, Clone)]
+pub struct Saved {
+    /// What it says of itself.
+    pub manifest: Manifest,
+    /// Where it lies.
+    pub hosts: BTreeSet<HostName>,
+    /// Where it should lie and does not, and why.
+    pub missing: BTreeMap<HostName, String>,
+    /// The file here.
+    pub local: Option<PathBuf>,
+}
+
+/// A host that is being written to.
+struct Keeper {
+    name: HostName,
+    put: JoinHandle<Result<Digest, HostError>>,
+}
+
+/// Takes one. It is listed nowhere before it is whole everywhere it can be.
+pub async fn save(
+    invocation: &Invocation,
+    options: &SaveOptions,
+    talk: &Arc<dyn Talk>,
+    cancel: &CancellationToken,
+) -> Result<Saved, OpsError> {
+    let now = prepare::now();
+    let site = Site::open(invocation, talk).await?;
+    let name = match &options.name {
+        Some(name) => name.clone(),
+        None => by_time(now)?,
+    };
+    let run = holder(invocation, now)?.run;
+    tokio::select! {
+        saved = take(&site, options, name, now, &run, &**talk) => saved,
+        // What was begun ends without an end of file, and the hosts throw it away.
+        () = cancel.cancelled() => Err(OpsError::Impossible("interrupted; no snapshot was made".to_owned())),
+    }
+}
+
+async fn take(
+    site: &Site,
+    options: &SaveOptions,
+    name: SnapshotName,
+    now: i64,
+    run: &str,
+    talk: &dyn Talk,
+) -> Result<Saved, OpsError> {
+    let member = choose(site, options.from.as_ref(), talk).await?;
+    let (facts, before) = facts(site, &member, options, name, now, talk).await?;
+    let name = facts.name.clone();
+    let local = options.local.as_ref().map(|folder| site::local_file(folder, &name));
+    let mut file = local.as_deref().map(PrivateFile::begin).transpose()?;
+    let folder = site::folder()?;
+    let remote = site::file_of(&name)?;
+
+    let mut fan = Fan::default();
+    let mut keepers = Vec::new();
+    for (host, machine) in site.keepers() {
+        let source: Source = fan.place();
+        let (machine, folder, remote, run) = (Arc::clone(machine), folder.clone(), remote.clone(), run.to_owned());
+        let put = tokio::spawn(async move { machine.put_snapshot(&folder, &remote, &run, Box::new(source)).await });
+        keepers.push(Keeper { name: host.clone(), put });
+    }
+    talk.say(&format!("taking snapshot {name} from {member}"));
+    let streamed = stream(site, &member, fan, file.as_mut(), facts, before).await;
+    // Whatever happened, the hosts are heard to their end: they clean up.
+    let mut staged = BTreeSet::new();
+    let mut missing: BTreeMap<_, _> =
+        site.silent().map(|name| (name.clone(), "the host does not answer".to_owned())).collect();
+    let digest = streamed.as_ref().ok().map(|(_, digest)| *digest);
+    for keeper in keepers {
+        match keeper.put.await {
+            Ok(Ok(landed)) if Some(landed) == digest => drop(staged.insert(keeper.name)),
+            Ok(Ok(_)) => drop(missing.insert(keeper.name, "what arrived is not what was sent".to_owned())),
+            Ok(Err(error)) => drop(missing.insert(keeper.name, error.to_string())),
+            Err(_) => drop(missing.insert(keeper.name, "the transfer died".to_owned())),
+        }
+    }
+    let (manifest, _) = streamed?;
+    if let Some(file) = file {
+        file.keep()?;
+    }
+    let mut hosts = BTreeSet::new();
+    for (host, machine) in site.keepers() {
+        if !staged.contains(host) {
+            // Best effort: what stays is swept by the next snapshot.
+            let _ = machine.discard_snapshot(&folder, &remote, run).await;
+            continue;
+        }
+        match machine.commit_snapshot(&folder, &remote, run).await {
+            Ok(()) => drop(hosts.insert(host.clone())),
+            Err(error) => drop(missing.insert(host.clone(), error.to_string())),
+        }
+    }
+    if hosts.is_empty() && local.is_none() {
+        let reasons: Vec<_> = missing.iter().map(|(host, reason)| format!("{host}: {reason}")).collect();
+        return Err(OpsError::Impossible(format!("no host kept the snapshot\n{}", reasons.join("\n"))));
+    }
+    Ok(Saved { manifest, hosts, missing, local })
+}
+
+/// From the member through the seal to every place.
+async fn stream(
+    site: &Site,
+    member: &HostName,
+    mut fan: Fan,
+    mut file: Option<&mut PrivateFile>,
+    mut facts: Facts,
+    before: Option<HashKv>,
+) -> Result<(Manifest, Digest), OpsError> {
+    let what = format!("snapshot {}", facts.name);
+    let broken = |error: SnapshotError| OpsError::Snapshot { what: what.clone(), source: Box::new(error) };
+    let gone = || OpsError::Impossible(format!("{what}: nobody takes it any more"));
+    let failed = |error| OpsError::Etcd { host: member.clone(), source: Box::new(error) };
+    let etcd = site.etcd(member).ok_or_else(|| OpsError::Impossible(format!("{member}: does not answer")))?;
+    let store = site.store();
+    let tray = Tray::default();
+    let mut writer = Writer::begin(tray.clone(), &store.sealed_copy()?, &store.recipients()?).map_err(&broken)?;
+    let mut database = etcd.snapshot().await.map_err(failed)?;
+    while let Some(piece) = database.next().await.map_err(failed)? {
+        writer
+            .write_all(&piece)
+            .map_err(|error| broken(SnapshotError::Io { doing: "sealing", reason: error.to_string() }))?;
+        if let Some(bytes) = tray.full() {
+            copy(file.as_deref_mut(), &bytes).map_err(&broken)?;
+            if !fan.give(bytes).await && file.is_none() {
+                return Err(gone());
+            }
+        }
+    }
+    // Whatever was compacted meanwhile may be missing in the database: then the hash is not the one of what was taken.
+    facts.hash = match before {
+        Some(before) if etcd.hash(before.revision).await.is_ok_and(|after| after == before) => {
+            Some(KeyHash { hash: before.hash, revision: before.revision, compact_revision: before.compact_revision })
+        }
+        _ => None,
+    };
+    let (manifest, _) = writer.finish(facts, store.identity()).map_err(&broken)?;
+    let rest = tray.rest();
+    copy(file, &rest).map_err(&broken)?;
+    fan.give(rest).await;
+    Ok((manifest, fan.end().await))
+}
+
+fn copy(file: Option<&mut PrivateFile>, bytes: &[u8]) -> Result<(), SnapshotError> {
+    let Some(file) = file else { return Ok(()) };
+    file.write_all(bytes)
+        .map_err(|error| SnapshotError::Io { doing: "writing the local snapshot", reason: error.to_string() })
+}
+
+/// `etcd_20261122T140300Z`
+fn by_time(now: i64) -> Result<SnapshotName, OpsError> {
+    let time = utc(now).replace(['-', ':'], "");
+    SnapshotName::new(format!("etcd_{time}")).map_err(|error| OpsError::Impossible(error.to_string()))
+}
+
+/// A healthy member: the one that was named, else one that does not lead, since the leader has more to do.
+async fn choose(site: &Site, from: Option<&HostName>, talk: &dyn Talk) -> Result<HostName, OpsError> {
+    if let Some(from) = from
+        && !site.members().any(|name| name == from)
+    {
+        return Err(OpsError::Impossible(format!("{from}: is no etcd host of this cluster")));
+    }
+    let mut healthy: Vec<(bool, u64, HostName)> = Vec::new();
+    let mut ill = Vec::new();
+    for name in site.members().filter(|name| from.is_none_or(|from| from == *name)) {
+        match status(site, name).await {
+            Ok(status) if status.learner => ill.push(format!("{name}: is a learner")),
+            Ok(status) if status.leader == "0" => ill.push(format!("{name}: knows no leader")),
+            Ok(status) => {
+                for error in &status.errors {
+                    talk.warn(&format!("{name}: etcd says: {error}"));
+                }
+                healthy.push((status.leader == status.id, u64::MAX - status.raft_applied, name.clone()));
+            }
+            Err(reason) => ill.push(format!("{name}: {reason}")),
+        }
+    }
+    healthy.sort();
+    for reason in &ill {
+        talk.warn(reason);
+    }
+    let chosen = healthy.into_iter().next().map(|(_, _, name)| name);
+    chosen.ok_or_else(|| OpsError::Impossible(format!("no etcd member is healthy\n{}", ill.join("\n"))))
+}
+
+async fn status(site: &Site, name: &HostName) -> Result<EtcdStatus, String> {
+    let etcd = site.etcd(name).ok_or("the host does not answer")?;
+    etcd.status().await.map_err(|error| error.to_string())
+}
+
+/// What etcd says of itself before the stream begins. Members that disagree are an error, since one of them is corrupt; with
+/// `--from` it is somebody's explicit choice.
+async fn facts(
+    site: &Site,
+    member: &HostName,
+    options: &SaveOptions,
+    name: SnapshotName,
+    now: i64,
+    talk: &dyn Talk,
+) -> Result<(Facts, Option<HashKv>), OpsError> {
+    let failed = |error| OpsError::Etcd { host: member.clone(), source: Box::new(error) };
+    let etcd = site.etcd(member).ok_or_else(|| OpsError::Impossible(format!("{member}: does not answer")))?;
+    let status = etcd.status().await.map_err(failed)?;
+    let (revision, keys) = etcd.count().await.map_err(failed)?;
+    let own = hash(site, member, revision).await;
+    if own.is_none() {
+        talk.warn(&format!("{member}: etcd gives no hash of revision {revision}; the snapshot will carry none"));
+    }
+    for other in site.members().filter(|other| *other != member) {
+        let (Some(own), Some(found)) = (own, hash(site, other, revision).await) else { continue };
+        if own.compact_revision == found.compact_revision && own.hash != found.hash {
+            let words = format!(
+                "etcd's members disagree: at revision {revision}, compacted at {}, {member} has hash {} and {other} has {}; \
+                 one of them is corrupt",
+                own.compact_revision, own.hash, found.hash
+            );
+            if options.from.is_none() {
+                return Err(OpsError::Impossible(format!("{words}. Name the member to believe with --from")));
+            }
+            talk.warn(&words);
+        }
+    }
+    let facts = Facts {
+        cluster: site.store().cluster().clone(),
+        cluster_name: site.store().name().to_owned(),
+        name,
+        taken_at: now,
+        member: member.clone(),
+        why: options.why.to_owned(),
+        etcd_version: status.version,
+        kubernetes: site.desired.kubernetes,
+        revision: site.store().reached().map(|revision| revision.id.clone()),
+        etcd_revision: revision,
+        keys,
+        hash: None,
+    };
+    Ok((facts, own))
+}
+
+/// A member's hash at `revision`, as soon as it has got there.
+async fn hash(site: &Site, name: &HostName, revision: u64) -> Option<HashKv> {
+    let etcd = site.etcd(name)?;
+    for _ in 0..TRIES {
+        match etcd.hash(revision).await {
+            Ok(hash) => return Some(hash),
+            Err(error) if error.to_string().contains("future revision") => tokio::time::sleep(PAUSE).await,
+            Err(_) => return None,
+        }
+    }
+    None
+}

@@ -1,0 +1,212 @@
+//! Proves a snapshot: every byte verified, and the database restored into an etcd of its own.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Serialize;
+use tokio::runtime::Handle;
+
+use crate::host::RestoredEtcd;
+use crate::model::HostName;
+use crate::model::ImageRef;
+use crate::model::SnapshotName;
+use crate::ops::Invocation;
+use crate::ops::OpsError;
+use crate::ops::Talk;
+use crate::ops::connect::RealHost;
+use crate::ops::prepare;
+use crate::ops::reach::holder;
+use crate::ops::snapshot::Listed;
+use crate::ops::snapshot::Place;
+use crate::ops::snapshot::Site;
+use crate::ops::snapshot::list;
+use crate::ops::snapshot::pipe;
+use crate::ops::snapshot::pipe::Remote;
+use crate::ops::snapshot::site;
+use crate::snapshot::Manifest;
+use crate::snapshot::Snapshot;
+use crate::snapshot::SnapshotError;
+use crate::store;
+use crate::store::Identity;
+
+/// What was proven of one copy.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Proof {
+    /// Which snapshot.
+    pub name: SnapshotName,
+    /// Which copy.
+    pub place: Place,
+    /// What it says of itself; absent where it is not bastide's.
+    pub manifest: Option<Manifest>,
+    /// Where it was restored.
+    pub host: HostName,
+    /// Newest revision of the restored etcd.
+    pub revision: u64,
+    /// Keys: at the manifest's revision, or else at the newest.
+    pub keys: u64,
+    /// Whether etcd's hash over all keys is the one of the snapshot's time; absent where it could not be compared.
+    pub hash_equal: Option<bool>,
+    /// How long that took, in seconds: what a restore takes at least.
+    pub seconds: f64,
+}
+
+/// Verifies one copy of `name` (the first, or the one in `local`) and restores it on `on`, or the first etcd host that answers.
+pub async fn verify(
+    invocation: &Invocation,
+    name: &SnapshotName,
+    local: Option<&Path>,
+    on: Option<&HostName>,
+    accept_foreign: bool,
+    talk: &Arc<dyn Talk>,
+) -> Result<Proof, OpsError> {
+    let site = Site::open(invocation, talk).await?;
+    let listed = pick(&site, name, local, accept_foreign).await?;
+    let place = match (listed.places.last(), listed.places.first()) {
+        (Some(last @ Place::Local { .. }), _) if local.is_some() => last.clone(),
+        (_, Some(first)) => first.clone(),
+        _ => return Err(OpsError::Impossible(format!("there is no snapshot {name}"))),
+    };
+    let run = holder(invocation, prepare::now())?.run;
+    let found = site.keepers().find(|(host, _)| on.is_none_or(|on| on == *host));
+    let (host, machine) = found.ok_or_else(|| OpsError::Impossible("no etcd host answers".to_owned()))?;
+    let image = etcd_image(&site, host)?;
+    let size = listed.manifest.as_ref().map_or(listed.size, |manifest| manifest.database.size);
+    let revision = listed.manifest.as_ref().map_or(0, |manifest| manifest.etcd_revision);
+    talk.say(&format!("verifying {name} from {place}, and restoring it for proof on {host}"));
+    let begun = Instant::now();
+
+    let (mut feed, source) = pipe::feed();
+    let prover = Arc::clone(machine);
+    let restoring =
+        tokio::spawn(async move { prover.prove_snapshot(&image, size, revision, &run, Box::new(source)).await });
+    let input = open(&site, &place, &listed)?;
+    let (identity, foreign) = (site.store().identity(), listed.foreign.is_some());
+    // Reading waits for hosts and unseals: not for a thread that others need.
+    let read: Result<(), SnapshotError> = tokio::task::block_in_place(|| {
+        read_through(input, identity, name, foreign, &mut feed)?;
+        feed.end().map_err(|error| SnapshotError::Io { doing: "sending the database", reason: error.to_string() })
+    });
+    let restored = restoring.await.map_err(|error| OpsError::Impossible(format!("{host}: {error}")))?;
+    match (read, restored) {
+        // A host that gave up breaks the pipe: its own words say more.
+        (Err(SnapshotError::Io { .. }) | Ok(()), Err(error)) => Err(OpsError::Hosts(vec![error])),
+        (Err(error), _) => {
+            Err(OpsError::Snapshot { what: format!("snapshot {name} ({place})"), source: Box::new(error) })
+        }
+        (Ok(()), Ok(restored)) => judge(name, place, listed.manifest, host, &restored, begun),
+    }
+}
+
+/// The snapshot of that name whose copies are to be believed.
+async fn pick(
+    site: &Site,
+    name: &SnapshotName,
+    local: Option<&Path>,
+    accept_foreign: bool,
+) -> Result<Listed, OpsError> {
+    let all: Vec<_> = list::look(site, local).await?.into_iter().filter(|listed| listed.name == *name).collect();
+    if let Some(good) = all.iter().find(|listed| listed.manifest.is_some()) {
+        // A damaged copy beside a good one is found by its own row in the list.
+        return Ok(good.clone());
+    }
+    if let Some(foreign) = all.iter().find(|listed| listed.foreign.is_some()) {
+        if !accept_foreign {
+            let words = "is neither sealed nor signed: pass --accept-foreign to believe it";
+            return Err(OpsError::Impossible(format!("snapshot {name} {words}")));
+        }
+        if foreign.foreign == Some("rke") {
+            let words = "is a zip of RKE's: unpack it, and put the database in it (backup/NAME) into its place";
+            return Err(OpsError::Impossible(format!("snapshot {name} {words}")));
+        }
+        return Ok(foreign.clone());
+    }
+    let why = all.first().and_then(|listed| listed.trouble.clone());
+    Err(OpsError::Impossible(match why {
+        Some(trouble) => format!("snapshot {name}: {trouble}"),
+        None => format!("there is no snapshot {name}"),
+    }))
+}
+
+trait Input: std::io::Read + std::io::Seek {}
+impl<T: std::io::Read + std::io::Seek> Input for T {}
+
+fn open(site: &Site, place: &Place, listed: &Listed) -> Result<Box<dyn Input>, OpsError> {
+    match place {
+        Place::Local { path } => Ok(Box::new(store::open_file(path)?)),
+        Place::Host { host } => {
+            let machine: &Arc<RealHost> =
+                site.fleet.get(host).ok_or_else(|| OpsError::Impossible(format!("{host}: does not answer")))?;
+            let (folder, file) = (site::folder()?, listed.file.clone());
+            Ok(Box::new(Remote::new(Arc::clone(machine), folder, file, listed.size, Handle::current())))
+        }
+    }
+}
+
+fn read_through(
+    mut input: Box<dyn Input>,
+    identity: &Identity,
+    name: &SnapshotName,
+    foreign: bool,
+    output: &mut pipe::Feed,
+) -> Result<(), SnapshotError> {
+    if foreign {
+        let copied = std::io::copy(&mut input, output);
+        return copied
+            .map(drop)
+            .map_err(|error| SnapshotError::Io { doing: "reading the snapshot", reason: error.to_string() });
+    }
+    let mut snapshot = Snapshot::open(input, identity, Some(name))?;
+    snapshot.state()?;
+    snapshot.database(identity, output)
+}
+
+/// The image whose programs this host's member runs.
+fn etcd_image(site: &Site, host: &HostName) -> Result<ImageRef, OpsError> {
+    let mut images = site.desired.hosts.get(host).map(|host| host.images.keys()).into_iter().flatten();
+    let named = |image: &&ImageRef| {
+        let name = image.as_str().rsplit_once(':').map_or("", |(name, _)| name);
+        name.rsplit('/').next() == Some("etcd")
+    };
+    let none = || OpsError::Impossible(format!("{host}: its target names no image of etcd"));
+    images.find(named).cloned().ok_or_else(none)
+}
+
+fn judge(
+    name: &SnapshotName,
+    place: Place,
+    manifest: Option<Manifest>,
+    host: &HostName,
+    restored: &RestoredEtcd,
+    begun: Instant,
+) -> Result<Proof, OpsError> {
+    let mut hash_equal = None;
+    if let Some(manifest) = &manifest {
+        let wrong = |words: String| OpsError::Impossible(format!("snapshot {name} restores, but {words}"));
+        if restored.revision < manifest.etcd_revision {
+            let (found, told) = (restored.revision, manifest.etcd_revision);
+            return Err(wrong(format!("only up to revision {found}; it should hold everything up to {told}")));
+        }
+        if restored.keys != manifest.keys {
+            return Err(wrong(format!("with {} keys; there were {}", restored.keys, manifest.keys)));
+        }
+        if let (Some(told), Some((hash, compact))) = (manifest.hash, restored.hash)
+            && told.compact_revision == compact
+        {
+            if told.hash != hash {
+                return Err(wrong(format!("with the hash {hash}; etcd's was {}", told.hash)));
+            }
+            hash_equal = Some(true);
+        }
+    }
+    Ok(Proof {
+        name: name.clone(),
+        place,
+        manifest,
+        host: host.clone(),
+        revision: restored.revision,
+        keys: restored.keys,
+        hash_equal,
+        seconds: begun.elapsed().as_secs_f64(),
+    })
+}
