@@ -26,7 +26,7 @@ use crate::server::foreign_authority;
 use crate::server::host;
 use crate::turn;
 
-const WAIT: Duration = Duration::from_secs(5);
+const WAIT: Duration = Duration::from_secs(20);
 
 /// A host whose standard ports are the server's own.
 struct Here(HostName);

@@ -104,7 +104,7 @@ up() { # NAME IP
   while read -r c d; do echo "$c $d/$BED/$h"; done < <(hierarchies) > "$R/cgroups"
   rm -f "$R/pid"
   setsid "$SELF" __sup "$h" >> "$R/console" 2>&1 < /dev/null &
-  for _ in $(seq 100); do [ -s "$R/pid" ] && break; sleep 0.02; done
+  for _ in $(seq 1500); do [ -s "$R/pid" ] && break; sleep 0.02; done
   [ -s "$R/pid" ] || die "$h did not start: $(tail -5 "$R/console")"
 }
 
@@ -116,7 +116,7 @@ __sup() { # supervisor: outlives the host's PID 1, restarts it on reboot(2)
       exec nsenter --net="/run/netns/$BED-$h" \
         unshare --mount --propagation private --uts --ipc --pid --fork --kill-child=KILL --cgroup "$SELF" __init "$h" ) &
     local u=$! i k
-    for i in $(seq 200); do k=$(cat "/proc/$u/task/$u/children" 2>/dev/null || true); [ -n "$k" ] && { echo ${k%% *} > "$R/pid"; break; }; sleep 0.01; done
+    for i in $(seq 3000); do k=$(cat "/proc/$u/task/$u/children" 2>/dev/null || true); [ -n "$k" ] && { echo ${k%% *} > "$R/pid"; break; }; sleep 0.01; done
     echo "$u" > "$R/unshare.pid"
     wait "$u" 2>/dev/null || rc=$?
     echo "-- $h ended rc=$rc $(date +%T)"; rm -f "$R/pid"
@@ -181,7 +181,7 @@ __init() { # PID 1 of the host, before systemd
 alive() { local p; p=$(cat "$TB/$1/pid" 2>/dev/null) && [ -n "$p" ] && grep -qE "/$BED/$1(/|$)" "/proc/$p/cgroup" 2>/dev/null; }
 SSHO=(-o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o ConnectTimeout="${BED_CONNECT:-2}")
 sshx() { local u=$1 h=$2; shift 2; ip netns exec "$BED" ssh -i "$TB/id" "${SSHO[@]}" "$u@$(cat "$TB/$h/ip")" "$@"; }
-wait_() { local i; for i in $(seq 300); do sshx root "$1" true 2>/dev/null && return 0; sleep 0.1; done; tail -5 "$TB/$1/console" >&2 || true; die "$1: no ssh"; }
+wait_() { local i; for i in $(seq 1200); do sshx root "$1" true 2>/dev/null && return 0; sleep 0.1; done; tail -5 "$TB/$1/console" >&2 || true; die "$1: no ssh"; }
 gone() { local i; for i in $(seq 2400); do alive "$1" || { [ -e "$TB/$1/pid" ] || return 0; }; sleep 0.05; done; die "$1 still there"; }
 down() { alive "$1" && { kill -KILL "$(cat "$TB/$1/pid")"; fz "$1" THAWED; } || true; gone "$1"; }   # v1: a frozen task dies only when thawed
 halt() { kill -s RTMIN+4 "$(cat "$TB/$1/pid")"; gone "$1"; }

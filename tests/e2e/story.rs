@@ -23,7 +23,7 @@ fn three_bare_hosts_become_a_cluster_and_bare_hosts_again() -> Result<()> {
         println!("{host}: {sessions} session channels for a fresh up");
         assert!(sessions <= 10, "{host}: {sessions} session channels");
     }
-    cluster.wait_nodes_ready(Duration::from_secs(60))?;
+    cluster.wait_nodes_ready(Duration::from_mins(5))?;
     let second = cluster.bastide(&["up", "--yes", "--timings"])?;
     assert_eq!(second.code, Some(0), "the second up: {second}");
     assert!(second.stderr.contains("Nothing to do"), "{second}");

@@ -58,7 +58,7 @@ fn host_keys_and_foreign_ground_stop_a_run_before_it_writes() -> Result<()> {
     cluster.host("h2").ssh("systemd-run --quiet --unit squatter systemd-socket-activate -l 6443 /bin/cat")?;
     cluster
         .host("h2")
-        .until("grep -q ':192B .* 0A ' /proc/net/tcp /proc/net/tcp6", std::time::Duration::from_secs(5))?;
+        .until("grep -q ':192B .* 0A ' /proc/net/tcp /proc/net/tcp6", std::time::Duration::from_secs(60))?;
     let record = r#"{
   "schema": 1,
   "cluster": "0123456789abcdef0123456789abcdef",
@@ -108,7 +108,7 @@ fn a_user_with_sudo_a_full_disk_and_an_sshd_that_forwards_nothing() -> Result<()
     forbid_forwarding(&cluster, false)?;
 
     cluster.up();
-    cluster.wait_nodes_ready(std::time::Duration::from_secs(60))?;
+    cluster.wait_nodes_ready(std::time::Duration::from_mins(5))?;
     cluster.assert_plans_nothing();
     forbid_forwarding(&cluster, true)?;
     let closed = cluster.bastide(&["plan"])?;

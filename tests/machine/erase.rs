@@ -197,13 +197,13 @@ async fn containerd_and_a_kubelet_come_up_and_leave_nothing_behind() {
         .recorded(ours())
         .put("/etc/kubernetes/manifests/bad.yaml", bad)
         .then(Action::AwaitPod { pod: "bad".to_owned(), inputs: digest("bad") });
-    job.health = std::time::Duration::from_secs(6);
+    job.health = std::time::Duration::from_secs(15);
     let mut kept = machine.observe(&Scope::default()).await.unwrap().record.unwrap();
     kept.complete = true;
-    let (result, _) = within(60, job.recorded(kept.clone()).perform(&machine, "r1")).await;
+    let (result, _) = within(120, job.recorded(kept.clone()).perform(&machine, "r1")).await;
     let Err(HostError::Failed { doing, reason, .. }) = &result else { panic!("{result:?}") };
     assert_eq!(doing, "waits for bad");
-    assert!(reason.contains("bad-h1 did not come up within 6 s") && reason.contains("absent:1"), "{reason}");
+    assert!(reason.contains("bad-h1 did not come up within 15 s") && reason.contains("absent:1"), "{reason}");
 
     // What kube-proxy, flannel and CNI plugins leave in the kernel.
     ssh("iptables-nft -t nat -N KUBE-SERVICES; iptables-nft -t nat -A PREROUTING -j KUBE-SERVICES;
@@ -219,7 +219,7 @@ async fn containerd_and_a_kubelet_come_up_and_leave_nothing_behind() {
     );
     within(120, machine.erase("r1", true)).await.unwrap();
     drop(lock);
-    host.until("test ! -e /run/bastide", std::time::Duration::from_secs(5)).unwrap();
+    host.until("test ! -e /run/bastide", std::time::Duration::from_secs(60)).unwrap();
     let after = listing(&bed);
     let only = |one: &str, other: &str| {
         let other: std::collections::BTreeSet<_> = other.lines().collect();

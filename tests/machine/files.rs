@@ -1,17 +1,20 @@
-use std::time::Duration;
-
 use bastide::host::HostError;
+use bastide::host::Machine;
 use bastide::model::Access;
 use bastide::model::Action;
 use bastide::model::Digest;
 use bastide::model::Directory;
 use bastide::model::SystemUser;
+use bed::Bed;
+use bed::Points;
 
 use crate::support::Job;
+use crate::support::LocalWire;
 use crate::support::boot;
 use crate::support::locked;
 use crate::support::machine;
 use crate::support::path;
+use crate::support::reached;
 use crate::support::record;
 use crate::support::see;
 
@@ -145,92 +148,137 @@ async fn files_reach_a_host_whole_or_not_at_all() {
     drop(lock);
 }
 
+/// Files on three file systems that are replaced, one whose access is set and one that is removed.
+struct Killed {
+    bed: Bed,
+    machine: Machine<LocalWire>,
+    paths: Vec<String>,
+}
+
+impl Killed {
+    fn new() -> Self {
+        let bed = boot();
+        let machine = machine(&bed);
+        let paths = (0..6).map(|at| format!("{}/d{}/f{at}", ["/srv", "/var/t", "/run/t"][at % 3], at / 3)).collect();
+        Self { bed, machine, paths }
+    }
+
+    fn content(round: usize, at: usize) -> Vec<u8> {
+        format!("round {round} file {at} {}", "x".repeat(20_000)).into_bytes()
+    }
+
+    fn new_digests(round: usize) -> Vec<Option<Digest>> {
+        (0..6).map(|at| Some(Digest::of(&Self::content(round, at)))).collect()
+    }
+
+    fn job(&self, from: &[Option<Digest>], round: usize) -> Job {
+        let mut job = Job::default();
+        for (at, path) in self.paths.iter().enumerate() {
+            job = job.replace(path, Self::content(round, at), from[at], false);
+        }
+        job.then(Action::SetAccess { path: path("/var/t/access"), access: Access::root(0o600) })
+            .then(Action::RemoveFile { path: path("/var/t/gone"), replaces: Digest::of(b"gone") })
+    }
+
+    /// What is in the host's folder /var/t whatever the last run did there.
+    fn prepare(&self) {
+        let folder = self.bed.folder().join("h1/var/t");
+        std::fs::write(folder.join("access"), "x").unwrap();
+        std::fs::write(folder.join("gone"), "gone").unwrap();
+    }
+
+    /// What the files are now, and whether the record says that all work was finished.
+    async fn look(&self) -> (Vec<Option<Digest>>, bool) {
+        let names: Vec<&str> = self.paths.iter().map(String::as_str).collect();
+        let seen = see(&self.machine, &names).await;
+        let digests = names.iter().map(|name| seen.files.get(&path(name)).map(|file| file.digest)).collect();
+        (digests, seen.record.is_none_or(|record| record.complete))
+    }
+
+    fn assert_nothing_is_left_half_done(&self, what: &str) {
+        let left = "find /srv /var/t /run/t /var/lib/bastide -name '*.bastide' -o -name staging -o -name pending -o -name new; \
+                    ls /var/t/gone 2>/dev/null; stat -c %a /var/t/access";
+        assert_eq!(self.bed.host("h1").ssh(left).unwrap(), "600\n", "{what}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_script_that_is_killed_anywhere_leaves_each_file_old_or_new_and_the_next_run_goes_on() {
-    let bed = boot();
-    let host = bed.host("h1");
-    let machine = machine(&bed);
-    let wire = machine.wire().clone();
-    let lock = locked(&machine, "r1").await;
-    let paths: Vec<String> = (0..12).map(|at| format!("/srv/d{}/f{at}", at % 3)).collect();
-    let names: Vec<&str> = paths.iter().map(String::as_str).collect();
-    let content = |round: usize, at: usize| format!("round {round} file {at} {}", "x".repeat(20_000)).into_bytes();
-    let job = |from: &[Option<Digest>], round: usize| {
-        let mut job = Job::default();
-        for (at, path) in paths.iter().enumerate() {
-            job = job.replace(path, content(round, at), from[at], false);
-        }
-        job
-    };
-    let digests = async || {
-        let seen = see(&machine, &names).await;
-        names.iter().map(|name| seen.files.get(&path(name)).map(|file| file.digest)).collect::<Vec<_>>()
-    };
-    let begun = std::time::Instant::now();
-    job(&vec![None; 12], 0).perform(&machine, "r1").await.0.unwrap();
-    let whole = begun.elapsed();
-    let (mut killed, mut partial) = (0, 0);
-    let steps = 12;
-    for round in 1..=steps {
-        let before = digests().await;
-        let delay = whole * u32::try_from(round).unwrap() / u32::try_from(steps).unwrap();
-        let wire = wire.clone();
-        let killer = tokio::spawn(async move {
-            tokio::time::sleep(delay).await;
-            wire.kill_newest();
-        });
-        let (result, _) = job(&before, round).perform(&machine, "r1").await;
-        killer.await.unwrap();
-        let between = digests().await;
-        for at in 0..12 {
-            let new = Some(Digest::of(&content(round, at)));
-            assert!(
-                between[at] == before[at] || between[at] == new,
-                "round {round}: {} is neither old nor new",
-                paths[at]
-            );
-        }
-        killed += usize::from(result.is_err());
-        partial += usize::from(
-            between.windows(2).any(|pair| (pair[0] == before[0]) != (pair[1] == before[1]))
-                || (result.is_err() && between != before),
-        );
-        job(&between, round).perform(&machine, "r1").await.0.unwrap();
-        let expected: Vec<_> = (0..12).map(|at| Some(Digest::of(&content(round, at)))).collect();
-        assert_eq!(digests().await, expected, "round {round}");
-        assert_eq!(
-            host.ssh("find /srv /var/lib/bastide -name '*.bastide' -o -name staging -o -name pending").unwrap(),
-            ""
-        );
-    }
-    eprintln!("{killed} of {steps} killed, {partial} between two files, whole work {whole:?}");
-    assert!(killed > steps / 2);
+    let killed = Killed::new();
+    let machine = &killed.machine;
+    let lock = locked(machine, "r1").await;
+    let points = Points::install(&killed.bed, "h1", Points::FILES).unwrap();
+    std::fs::create_dir(killed.bed.folder().join("h1/var/t")).unwrap();
+    killed.prepare();
+    killed.job(&[None; 6], 0).perform(machine, "r1").await.0.unwrap();
 
-    // The power goes in the middle; after that the record says so, and the next run goes on.
-    let before = digests().await;
-    let power = std::thread::spawn({
-        let folder = bed.folder();
-        move || {
-            while !folder.join("h1/var/lib/bastide/staging/blobs").exists() {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            std::thread::sleep(Duration::from_millis(200));
-            let pid = std::fs::read_to_string(folder.join("h1/pid")).unwrap();
-            std::process::Command::new("kill").args(["-9", pid.trim()]).status().unwrap();
+    // An uninterrupted run tells where it can be killed.
+    killed.prepare();
+    points.watch().unwrap();
+    killed.job(&Killed::new_digests(0), 1).perform(machine, "r1").await.0.unwrap();
+    let calls = points.calls().unwrap();
+    for (program, least) in [("cp", 3), ("install", 6), ("mv", 9), ("sync", 8), ("rm", 4), ("chmod", 1), ("tar", 1)] {
+        let made = calls.iter().filter(|call| call.starts_with(&format!("{program} "))).count();
+        assert!(made >= least, "{program} was called {made} times: {calls:#?}");
+    }
+
+    let (mut nothing, mut between, mut all, mut told) = (0, 0, 0, 0);
+    for (nth, call) in calls.iter().enumerate() {
+        let what = format!("killed at call {} of {}, {call}", nth + 1, calls.len());
+        let (old, new) = (Killed::new_digests(nth + 1), Killed::new_digests(nth + 2));
+        killed.prepare();
+        points.kill_at(nth + 1).unwrap();
+        let (result, _) = killed.job(&old, nth + 2).perform(machine, "r1").await;
+        assert_eq!(points.calls().unwrap().len(), nth + 1, "{what}: it went on");
+        let (now, complete) = killed.look().await;
+        for at in 0..6 {
+            assert!(now[at] == old[at] || now[at] == new[at], "{what}: {} is neither old nor new", killed.paths[at]);
         }
-    });
-    let (result, _) = job(&before, 99).put("/srv/large", vec![9; 300_000_000]).perform(&machine, "r1").await;
-    power.join().unwrap();
+        match () {
+            () if result.is_ok() => {
+                assert!(now == new && complete, "{what}: it said that all was done, {complete}");
+                told += 1;
+            }
+            () if now == old => nothing += 1,
+            () if now == new => all += 1,
+            () => {
+                assert!(!complete, "{what}: the record says that all was done");
+                between += 1;
+            }
+        }
+        killed.job(&now, nth + 2).perform(machine, "r1").await.0.unwrap();
+        assert_eq!(killed.look().await, (new, true), "{what}, the next run");
+        killed.assert_nothing_is_left_half_done(&what);
+    }
+    eprintln!(
+        "{} points: nothing written {nothing}, between two files {between}, all written {all}, and said so {told}",
+        calls.len()
+    );
+    // Before the first rename, between any two of six, after the last.
+    assert!(nothing > 10 && between >= 5 && all > 5 && told > 0);
+
+    // The power goes between two files; after that the record says so, and the next run goes on.
+    let (old, new) = (Killed::new_digests(calls.len() + 1), Killed::new_digests(99));
+    killed.prepare();
+    points.hold_at(3, "mv *.bastide *").unwrap();
+    let cut = async {
+        reached(&points).await;
+        tokio::task::block_in_place(|| killed.bed.host("h1").power_cut().unwrap());
+    };
+    let ((result, _), ()) = tokio::join!(killed.job(&old, 99).perform(machine, "r1"), cut);
     assert!(result.is_err(), "{result:?}");
     drop(lock);
-    host.power_cut().unwrap();
-    host.power_on().unwrap();
-    host.wait().unwrap();
-    let between = digests().await;
-    let (result, _) = job(&between, 99).perform(&machine, "r1").await;
+    points.calls().unwrap();
+    killed.bed.host("h1").power_on().unwrap();
+    killed.bed.host("h1").wait().unwrap();
+    // Two were renamed; what lay in /run is gone with the power.
+    let (now, complete) = killed.look().await;
+    assert_eq!(now, [new[0], new[1], None, old[3], old[4], None], "after the power cut");
+    assert!(!complete, "the record says that all was done");
+    let (result, _) = killed.job(&now, 99).perform(machine, "r1").await;
     assert!(matches!(result, Err(HostError::LockLost { .. })), "a reboot lets the lock go: {result:?}");
-    let _lock = locked(&machine, "r2").await;
-    job(&between, 99).perform(&machine, "r2").await.0.unwrap();
-    let expected: Vec<_> = (0..12).map(|at| Some(Digest::of(&content(99, at)))).collect();
-    assert_eq!(digests().await, expected);
+    let _lock = locked(machine, "r2").await;
+    killed.job(&now, 99).perform(machine, "r2").await.0.unwrap();
+    assert_eq!(killed.look().await, (new, true));
+    killed.assert_nothing_is_left_half_done("after the power cut");
 }

@@ -73,6 +73,8 @@ pub(crate) struct LocalWire {
     sessions: Arc<AtomicU32>,
     /// What is said to held scripts is lost.
     pub(crate) mute: Arc<AtomicBool>,
+    /// Whoever sends stands still.
+    pub(crate) stall: Arc<AtomicBool>,
     /// Process on this machine of the newest script.
     pub(crate) newest: Arc<Mutex<Option<u32>>>,
 }
@@ -80,7 +82,14 @@ pub(crate) struct LocalWire {
 impl LocalWire {
     pub(crate) fn new(bed: &Bed, shell: &'static [&'static str]) -> Self {
         let pid_file = bed.folder().join("h1/pid");
-        Self { pid_file, shell, sessions: Arc::default(), mute: Arc::default(), newest: Arc::default() }
+        Self {
+            pid_file,
+            shell,
+            sessions: Arc::default(),
+            mute: Arc::default(),
+            stall: Arc::default(),
+            newest: Arc::default(),
+        }
     }
     fn spawn(&self, call: &Call) -> Child {
         self.sessions.fetch_add(1, Ordering::Relaxed);
@@ -111,7 +120,7 @@ impl LocalWire {
     }
 }
 
-async fn feed(payload: Payload, stdin: &mut tokio::process::ChildStdin) {
+async fn feed(payload: Payload, stdin: &mut tokio::process::ChildStdin, stall: &AtomicBool) {
     let mut reader: Box<dyn Read + Send> = match payload {
         Payload::None => return,
         Payload::Bytes(content) => Box::new(std::io::Cursor::new(content.expose().to_vec())),
@@ -121,6 +130,9 @@ async fn feed(payload: Payload, stdin: &mut tokio::process::ChildStdin) {
     while let Ok(read @ 1..) = reader.read(&mut buffer) {
         if stdin.write_all(&buffer[..read]).await.is_err() {
             return;
+        }
+        while stall.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 }
@@ -132,7 +144,8 @@ impl Wire for LocalWire {
     async fn exec(&self, call: Call) -> Result<Output, HostError> {
         let mut child = self.spawn(&call);
         let mut stdin = child.stdin.take().unwrap();
-        let feeding = tokio::spawn(async move { feed(call.payload, &mut stdin).await });
+        let stall = Arc::clone(&self.stall);
+        let feeding = tokio::spawn(async move { feed(call.payload, &mut stdin, &stall).await });
         let output = child.wait_with_output().await.unwrap();
         feeding.abort();
         let status = output.status.code().map_or(255, |code| u32::try_from(code).unwrap());
@@ -150,8 +163,9 @@ impl Wire for LocalWire {
             }
         });
         let (say, mut said) = mpsc::unbounded_channel::<String>();
+        let stall = Arc::clone(&self.stall);
         tokio::spawn(async move {
-            feed(call.payload, &mut stdin).await;
+            feed(call.payload, &mut stdin, &stall).await;
             while let Some(line) = said.recv().await {
                 if stdin.write_all(format!("{line}\n").as_bytes()).await.is_err() {
                     return;
@@ -327,4 +341,11 @@ pub(crate) async fn see(machine: &Machine<LocalWire>, files: &[&str]) -> Observe
 /// `perform`'s deadline is generous: what hangs is ended here.
 pub(crate) async fn within<T>(seconds: u64, what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(seconds), what).await.unwrap_or_else(|_| panic!("not within {seconds} s"))
+}
+
+/// Returns when the call to be held was made.
+pub(crate) async fn reached(points: &bed::Points) {
+    while !points.reached() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

@@ -8,3 +8,4 @@ mod proxy;
 mod routes;
 mod running;
 mod sshd;
+mod sudo;

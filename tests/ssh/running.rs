@@ -14,20 +14,16 @@ use bastide::host::HostError;
 use bastide::host::Output;
 use bastide::host::Payload;
 use bastide::host::Wire;
-use bastide::host::ssh::Ask;
-use bastide::host::ssh::SshResources;
 use bastide::host::ssh::connect;
-use bastide::model::Content;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 
-use crate::sshd::PASSWORD;
 use crate::sshd::Sshd;
 use crate::sshd::call;
 use crate::sshd::call_with;
 use crate::sshd::resources;
 
-fn printed(text: &str) -> Output {
+pub(crate) fn printed(text: &str) -> Output {
     Output { status: 0, stdout: text.as_bytes().to_vec(), stderr: Vec::new() }
 }
 
@@ -77,117 +73,6 @@ async fn start_files_that_print_do_not_end_up_in_the_output() {
     assert_eq!(wire.exec(call("echo one")).await.unwrap(), printed("one\n"));
 }
 
-/// Answers, and counts how often it was asked.
-struct Person {
-    password: &'static str,
-    asked: AtomicUsize,
-}
-
-impl Ask for Person {
-    fn key_passphrase(&self, _key: &str, _again: bool) -> Option<Content> {
-        None
-    }
-    fn sudo_password(&self, _user: &str) -> Option<Content> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
-        Some(Content::new(self.password))
-    }
-}
-
-#[tokio::test]
-async fn sudo_is_given_its_password_only_where_it_asks() {
-    let sshd = Sshd::start();
-    // No password needed, always needed, needed the first time only, and asked for by a sudo that relays.
-    for user in ["free", "asked", "cached", "relayed"] {
-        let mut target = sshd.target(user);
-        // As it comes from a file, with its line end.
-        target.sudo_password = Some(Content::new(format!("{PASSWORD}\n")));
-        let wire = connect(target, &resources()).await.unwrap();
-        for _ in 0..2 {
-            let output = wire.exec(call_with("id -u; cat; env", b"payload\n")).await.unwrap();
-            let text = String::from_utf8(output.stdout).unwrap();
-            assert!(text.starts_with("0\npayload\n"), "{user}: {text}");
-            assert!(!text.contains(PASSWORD), "{user}: {text}");
-            assert_eq!((output.status, output.stderr), (0, Vec::new()), "{user}");
-        }
-        let output = wire.exec(call_with("wc -c; echo err >&2; exit 9", &vec![0; 10 << 20])).await.unwrap();
-        let expected = Output { status: 9, stdout: b"10485760\n".to_vec(), stderr: b"err\n".to_vec() };
-        assert_eq!(output, expected, "{user}");
-        let mut held = wire.hold(call("while read -r word; do echo \"<$word>\"; done")).await.unwrap();
-        held.say("hello").await.unwrap();
-        assert_eq!(held.hear().await.unwrap().as_deref(), Some("<hello>"), "{user}");
-    }
-    assert!(!sshd.log().contains(PASSWORD));
-}
-
-#[tokio::test]
-async fn a_password_that_nobody_reads_is_neither_executed_nor_logged() {
-    let sshd = Sshd::with("SetEnv PATH={folder}/bin:/usr/bin:/bin");
-    // A sudo that asks and then does not read, as one whose policy changes its mind.
-    std::fs::create_dir(sshd.path("bin")).unwrap();
-    std::fs::write(
-        sshd.path("bin/sudo"),
-        "#!/bin/sh\nprintf %s \"$3\" >&2\nsleep 0.3\nshift 3\nexec /usr/bin/sudo -n \"$@\"\n",
-    )
-    .unwrap();
-    std::fs::set_permissions(sshd.path("bin/sudo"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let mut target = sshd.target("free");
-    let witness = sshd.path("executed");
-    // Were it executed, it would leave a trace.
-    target.sudo_password = Some(Content::new(format!("touch {}", witness.display())));
-    let wire = connect(target, &resources()).await.unwrap();
-    let output = wire.exec(call_with("echo \"$#\"; cat", b"payload\n")).await.unwrap();
-    assert_eq!(output, printed("0\npayload\n"));
-    assert!(!witness.exists());
-    assert!(!sshd.log().contains("touch"));
-}
-
-#[tokio::test]
-async fn a_wrong_or_missing_sudo_password_is_an_error_that_says_so() {
-    let sshd = Sshd::start();
-    let mut target = sshd.target("asked");
-    let wire = connect(target.clone(), &resources()).await.unwrap();
-    let error = wire.exec(call("true")).await.unwrap_err().to_string();
-    assert_eq!(error, "h1: sudo refused: it asks for a password, and none is at hand");
-
-    target.sudo_password = Some(Content::new("wrong"));
-    let wire = connect(target.clone(), &resources()).await.unwrap();
-    let witness = sshd.path("executed");
-    let error = wire
-        .exec(Call { arguments: vec![witness.display().to_string()], ..call("touch \"$1\"") })
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(error.starts_with("h1: sudo refused: it does not take the password: Sorry"), "{error}");
-    assert!(!witness.exists());
-
-    let wire = connect(sshd.target("barred"), &resources()).await.unwrap();
-    let person = Arc::new(Person { password: PASSWORD, asked: AtomicUsize::new(0) });
-    let shared = Arc::new(SshResources::new(person.clone()));
-    drop(wire);
-    let wire = connect(sshd.target("barred"), &shared).await.unwrap();
-    let error = wire.exec(call("true")).await.unwrap_err().to_string();
-    assert!(error.contains("not in the sudoers file") || error.contains("not allowed"), "{error}");
-
-    let error = connect(sshd.target("nologin"), &shared).await.unwrap().exec(call("true")).await.unwrap_err();
-    assert!(error.to_string().contains("not available"), "{error}");
-    assert_eq!(person.asked.load(Ordering::Relaxed), 1);
-}
-
-#[tokio::test]
-async fn a_person_is_asked_for_the_sudo_password_once_a_run() {
-    let sshd = Sshd::start();
-    let person = Arc::new(Person { password: PASSWORD, asked: AtomicUsize::new(0) });
-    let shared = Arc::new(SshResources::new(person.clone()));
-    let runs = (0..4).map(|_| async {
-        let wire = connect(sshd.target("asked"), &shared).await.unwrap();
-        wire.exec(call("id -u")).await.unwrap()
-    });
-    for output in futures::future::join_all(runs).await {
-        assert_eq!(output, printed("0\n"));
-    }
-    assert_eq!(person.asked.load(Ordering::Relaxed), 1);
-}
-
 #[tokio::test]
 async fn fifty_scripts_at_once_pass_a_stock_sshd() {
     let sshd = Sshd::with("MaxSessions 10");
@@ -228,7 +113,7 @@ async fn output_that_is_not_kept_is_read_all_the_same() {
     let flood = flood.unwrap();
     assert_eq!((flood.status, flood.stdout.len(), flood.stderr), (3, 64 << 20, b"err\n".to_vec()));
     assert_eq!(other.0, printed("beside\n"));
-    assert!(other.1 < Duration::from_secs(5), "{:?}", other.1);
+    assert!(other.1 < Duration::from_secs(15), "{:?}", other.1);
 }
 
 #[tokio::test]
@@ -248,12 +133,12 @@ async fn a_script_that_ends_before_its_stdin_ends_the_call_at_once() {
     let since = Instant::now();
     let output = wire.exec(call_with("exit 3", &vec![0; 50 << 20])).await.unwrap();
     assert_eq!(output.status, 3);
-    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(15), "{:?}", since.elapsed());
     // A process left behind keeps the output open for ever.
     let since = Instant::now();
     let output = wire.exec(call("sleep 60 & echo started")).await.unwrap();
     assert_eq!(output, printed("started\n"));
-    assert!(since.elapsed() < Duration::from_secs(8), "{:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(40), "{:?}", since.elapsed());
 }
 
 /// Endless, and counts what was read of it.
@@ -278,12 +163,27 @@ async fn a_large_payload_is_read_only_as_fast_as_the_host_takes_it() {
     let wire = connect(sshd.target("root"), &resources()).await.unwrap();
     let read = Arc::new(AtomicUsize::new(0));
     let source = Source { left: 256 << 20, read: Arc::clone(&read) };
-    let call = Call { payload: Payload::Stream(Box::new(source)), ..call("sleep 1; wc -c") };
+    let go = sshd.path("go");
+    let call = Call {
+        payload: Payload::Stream(Box::new(source)),
+        arguments: vec![go.display().to_string()],
+        ..call("until [ -e \"$1\" ]; do echo; sleep 0.1; done; wc -c")
+    };
     let (output, waiting) = tokio::join!(wire.exec(call), async {
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        read.load(Ordering::Relaxed)
+        // Until no more is read: the host takes nothing.
+        let mut waiting = 0;
+        loop {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            match read.load(Ordering::Relaxed) {
+                now if now > 0 && now == waiting => break,
+                now => waiting = now,
+            }
+        }
+        std::fs::write(go, "").unwrap();
+        waiting
     });
-    assert_eq!(output.unwrap(), printed("268435456\n"));
+    let output = output.unwrap();
+    assert_eq!((output.status, output.stdout.trim_ascii_start()), (0, &b"268435456\n"[..]));
     // sshd's window, the pipe behind it, and our own queue.
     assert!((1..8 << 20).contains(&waiting), "{waiting} bytes were read for a host that took none");
 }
@@ -331,7 +231,7 @@ async fn a_held_script_is_talked_to_and_ends_when_dropped() {
     drop(held);
     let since = Instant::now();
     while !witness.exists() {
-        assert!(since.elapsed() < Duration::from_secs(5), "the script goes on");
+        assert!(since.elapsed() < Duration::from_secs(60), "the script goes on");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let mut held = wire.hold(call("echo last; exit 4")).await.unwrap();
@@ -356,14 +256,22 @@ async fn a_call_that_is_given_up_leaves_its_place_to_others() {
     let sshd = Sshd::start();
     let wire = connect(sshd.target("root"), &resources()).await.unwrap();
     // More than sshd has sessions: each script must be gone before the next one can begin.
-    for _ in 0..12 {
+    for number in 1..=12 {
         let call = Call { payload: Payload::Stream(Box::new(Slow)), ..call("cat >/dev/null") };
-        let given_up = tokio::time::timeout(Duration::from_millis(200), wire.exec(call)).await;
-        assert!(given_up.is_err());
+        let begun = async {
+            while wire.channels().sessions < number {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        tokio::select! {
+            ended = wire.exec(call) => panic!("{ended:?}"),
+            () = begun => {}
+        }
     }
     let since = Instant::now();
     assert_eq!(wire.exec(call("echo room")).await.unwrap(), printed("room\n"));
-    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(15), "{:?}", since.elapsed());
     assert_eq!(wire.channels().sessions, 13);
 }
 
@@ -416,7 +324,7 @@ async fn a_stream_that_nobody_reads_or_that_is_closed_stops_nobody() {
     assert_eq!(wire.exec(call("sleep 0.3; echo beside")).await.unwrap(), printed("beside\n"));
     // The far end closes while this side waits for window.
     let mut closed = wire.dial("127.0.0.1", port).await.unwrap();
-    let wrote = tokio::time::timeout(Duration::from_secs(5), closed.write_all(&vec![0; 30 << 20])).await;
+    let wrote = tokio::time::timeout(Duration::from_secs(60), closed.write_all(&vec![0; 30 << 20])).await;
     assert!(wrote.unwrap().is_err());
     drop(unread);
     flood.await.unwrap();

@@ -9,7 +9,7 @@ was() { # KIND PATH: noted before the first write
 stop_pods() {
   find_tool crictl
   if [ -n "$tool" ] && [ -S $CONTAINERD ]; then
-    timeout 120 "$tool" rmp -f -a >/dev/null 2>"$work/err"
+    patiently timeout 120 "$tool" rmp -f -a >/dev/null 2>"$work/err"
   fi
   # Whatever crictl did not reach: containers live in the kubelet's slices, shims below /opt/bastide.
   systemctl kill -s KILL kubepods.slice 2>/dev/null
@@ -122,11 +122,11 @@ begin_work
 if [ -f "$BASE/record.json" ]; then
   for unit in $(recorded units); do
     holding
-    [ "$unit" = containerd.service ] || timeout 120 systemctl --quiet disable --now "$unit" 2>/dev/null
+    [ "$unit" = containerd.service ] || patiently timeout 120 systemctl --quiet disable --now "$unit" 2>/dev/null
   done
   stop_pods
   holding
-  for unit in $(recorded units); do timeout 120 systemctl --quiet disable --now "$unit" 2>/dev/null; done
+  for unit in $(recorded units); do patiently timeout 120 systemctl --quiet disable --now "$unit" 2>/dev/null; done
   stop_programs
   unmount
   holding

@@ -205,7 +205,7 @@ start() {
     fi
     # A unit that gave up earlier starts again.
     systemctl reset-failed "$name" 2>/dev/null
-    timeout "$seconds" systemctl "$verb" "$name" 2>"$work/err" || unit_failed "$name" "$name does not start"
+    patiently timeout "$seconds" systemctl "$verb" "$name" 2>"$work/err" || unit_failed "$name" "$name does not start"
     if [ "$effect" != rerun ]; then
       systemctl is-active --quiet "$name" || unit_failed "$name" "$name ended after its start"
     fi
@@ -253,9 +253,12 @@ image() {
       trap - EXIT
       # Unpacked layers are flushed before containerd calls the image complete: after a power cut it is whole or absent.
       timeout "$seconds" "$tool" -n k8s.io images import --local --sync-fs --label io.cri-containerd.pinned=pinned \
-        "$work/blobs/$archive" > "$work/import.$at" 2>&1 </dev/null && rm -f "$work/import.$at"
-    ) &
+        "$work/blobs/$archive" > "$work/import.$at" 2>&1 </dev/null &
+      trap "kill $! 2>/dev/null" TERM
+      wait $! && rm -f "$work/import.$at"
+    ) 8>&- &
     imports="$imports $!"
+    waited="$waited $!"
     running=$((running + 1))
     if [ "$running" -ge "$width" ]; then
       wait_imports
@@ -277,7 +280,7 @@ image() {
 wait_imports() {
   # The ticker is a child too: waiting for all would never end.
   for job in $imports; do wait "$job"; done
-  imports=
+  imports= waited=
   while read -r at manifest archive seconds reference; do
     [ -e "$work/import.$at" ] || continue
     # ctr repeats containerd's warnings about the host before the error.

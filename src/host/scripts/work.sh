@@ -1,6 +1,7 @@
 # What a script that writes does besides: it holds the host's lock, says that it lives, and stages before it writes. The
 # script that follows sets `run`.
 ticker=
+waited=
 work=
 
 # The host's lock is still this run's.
@@ -10,18 +11,36 @@ holding() {
   [ "$held" = "$run" ] || fail lock lost
 }
 
-# Somebody who waits sees that work goes on; a dead script is silent.
+# Somebody who waits sees that work goes on; a dead script is silent. A script that waits for something long does not look at
+# the lock: it is told.
 tick() {
   while sleep 3 >/dev/null 2>&1; do
     kill -0 $$ 2>/dev/null || exit 0
+    held=
+    { read -r held < "$RUN/run"; } 2>/dev/null || :
+    [ "$held" = "$run" ] || kill -TERM $$ 2>/dev/null
     echo tick
   done
+}
+
+# COMMAND...: runs what may take long so that a signal ends the waiting, and with the script the command. It does not hold the
+# work's lock: the next run need not wait for it.
+patiently() {
+  "$@" 8>&- &
+  one=$!
+  waited="$waited $one"
+  wait "$one"
+  code=$?
+  # Its number may be somebody else's from now on.
+  waited=${waited% "$one"}
+  return "$code"
 }
 
 # Only one script writes at a time, even where a run that lost its lock has not yet noticed.
 begin_work() {
   trap leave EXIT
-  trap 'exit 129' HUP INT PIPE TERM
+  trap 'exit 129' HUP INT PIPE
+  trap 'holding; exit 129' TERM
   holding
   tick </dev/null 2>/dev/null &
   ticker=$!
@@ -42,7 +61,7 @@ begin_work() {
 leave() {
   status=$?
   trap - EXIT
-  if [ -n "$ticker" ]; then kill "$ticker" 2>/dev/null; fi
+  for job in $ticker $waited; do kill "$job" 2>/dev/null; done
   if [ -n "$work" ]; then
     sweep
     rm -rf "$work"
@@ -90,6 +109,16 @@ note_found() {
 
 # The payload is a tar archive of SIZE bytes; stdin stays open after it.
 unpack() {
-  head -c "$1" | tar --no-same-owner --no-same-permissions -C "$work" -xf - 2>"$work/err" ||
+  # What runs beside the script is given no stdin but by name.
+  exec 3<&0
+  mkfifo "$work/stream" || fail failed "cannot make $work/stream"
+  head -c "$1" <&3 > "$work/stream" 8>&- &
+  feeding=$!
+  waited=" $feeding"
+  patiently tar --no-same-owner --no-same-permissions -C "$work" -xf "$work/stream" 2>"$work/err" 3<&- ||
     fail failed "cannot stage the files in $work" "$work/err"
+  wait "$feeding"
+  waited=
+  exec 3<&-
+  rm -f "$work/stream"
 }

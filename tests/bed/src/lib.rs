@@ -10,6 +10,7 @@ mod cluster;
 mod host;
 mod judge;
 mod machine;
+mod points;
 
 pub use bed::Bed;
 pub use bed::Keep;
@@ -22,3 +23,4 @@ pub use judge::Verdict;
 pub use judge::judge;
 pub use judge::judge_by;
 pub use machine::Machine;
+pub use points::Points;
