@@ -33,15 +33,23 @@ pub(super) const INTERRUPTED: u8 = 130;
 /// Prints `error` with its hints and gives the exit code.
 pub(super) fn report(error: &OpsError, console: &Console) -> u8 {
     console.settle();
-    match error {
-        OpsError::Config(errors) => console.show(&diagnostics(errors)),
-        OpsError::Stopped(report) => console.show(&stopped(error, report)),
-        _ => console.show(&format!("error: {error}")),
-    }
+    show(error, console);
     for hint in hints(error) {
         console.show(&format!("hint: {hint}"));
     }
     code(error)
+}
+
+fn show(error: &OpsError, console: &Console) {
+    match error {
+        OpsError::Config(errors) => console.show(&diagnostics(errors)),
+        OpsError::Stopped(report) => console.show(&stopped(error, report)),
+        OpsError::LockLost { cause, .. } => {
+            console.show(&format!("error: {error}; this run writes nothing more"));
+            show(cause, console);
+        }
+        _ => console.show(&format!("error: {error}")),
+    }
 }
 
 fn code(error: &OpsError) -> u8 {
@@ -104,6 +112,9 @@ fn hints(error: &OpsError) -> Vec<String> {
             hint("put the state folder back beside cluster.yml, or run `bastide state recover --host HOST`")
         }
         OpsError::StateOlder { .. } => hint("`bastide state recover --host HOST` fetches the newer state"),
+        OpsError::LockLost { .. } => hint(
+            "another run may have gone further; where it did, `bastide state recover --host HOST` fetches its state",
+        ),
         OpsError::Moved => hint("run `bastide plan` again and look at what changed"),
         OpsError::Stopped(_) => hint("`bastide up` goes on from here; it looks at every host first"),
         OpsError::NotReached(_) => {

@@ -1,5 +1,6 @@
 //! Why a command did not do what it was asked to. Hints and exit codes are `cli/error.rs`'s.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use crate::config::ConfigErrors;
 use crate::host::HostError;
 use crate::model::HostName;
 use crate::model::KubeVersion;
+use crate::model::LockHolder;
 use crate::model::RevisionId;
 use crate::plan::Refusal;
 use crate::release::BundleError;
@@ -138,6 +140,14 @@ pub enum OpsError {
     /// The run stopped; its report says where.
     #[error("stopped{}", .0.stopped_in.as_ref().map(|stage| format!(" in stage \"{stage}\"")).unwrap_or_default())]
     Stopped(Box<Report>),
+    /// Somebody else may have been at work meanwhile.
+    #[error("the lock was lost: {}", holders(hosts))]
+    LockLost {
+        /// Hosts that this run had locked, and who holds each now.
+        hosts: BTreeMap<HostName, Option<LockHolder>>,
+        /// By what it was noticed.
+        cause: Box<Self>,
+    },
     /// Everything was done, and yet the hosts are not as they should be.
     #[error("everything was done, and yet the hosts are not at the target:\n{0}")]
     NotReached(String),
@@ -173,6 +183,14 @@ impl OpsError {
     pub fn local(path: &Path, source: std::io::Error) -> Self {
         Self::Local { path: path.to_owned(), source }
     }
+}
+
+fn holders(hosts: &BTreeMap<HostName, Option<LockHolder>>) -> String {
+    let words = hosts.iter().map(|(host, holder)| match holder {
+        Some(LockHolder { who, command, .. }) => format!("{host} is held by {who} now (`{command}`)"),
+        None => format!("nobody holds {host} now"),
+    });
+    words.collect::<Vec<_>>().join(", ")
 }
 
 fn list<T: std::fmt::Display>(items: &[T]) -> String {

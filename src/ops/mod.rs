@@ -11,6 +11,7 @@ mod journal;
 mod kept;
 mod kubeconfig;
 mod local;
+mod lost;
 mod prepare;
 mod reach;
 mod remove;

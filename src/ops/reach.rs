@@ -29,6 +29,7 @@ use crate::ops::access;
 use crate::ops::connect::RealHost;
 use crate::ops::journal::RunJournal;
 use crate::ops::local::Shelf;
+use crate::ops::lost;
 use crate::ops::prepare;
 use crate::ops::prepare::Prepared;
 use crate::plan;
@@ -101,6 +102,10 @@ pub(super) async fn reach(
     let stamp = begin(&mut prepared, invocation, errand.why, &folder_lock)?;
     let outcome = run(&prepared, &stamp, &holder, &mut locks, &members, talk, cancel).await;
     let ended = conclude(&mut prepared, &stamp, &holder, &folder_lock, &members, &without, outcome, talk).await;
+    let ended = match ended {
+        Ok(reached) => Ok(reached),
+        Err(error) => Err(lost::explained(error, &prepared, &members, &holder.run).await),
+    };
     drop(locks);
     let reached = ended?;
     if errand.timings {
@@ -113,7 +118,7 @@ pub(super) async fn reach(
 
 /// Whether everything in `plan` stands in `shown` too. Less is no surprise: after a run that was cut off, the hosts go on by
 /// themselves (pods start, an API server answers) while the operator reads.
-fn within(plan: &Plan, shown: &Plan) -> bool {
+pub(super) fn within(plan: &Plan, shown: &Plan) -> bool {
     let known: Vec<_> = shown.stages.iter().flat_map(|stage| &stage.steps).collect();
     let steps = plan.stages.iter().flat_map(|stage| &stage.steps).all(|step| {
         step.batch

@@ -18,6 +18,7 @@ use crate::ops::OpsError;
 use crate::ops::kept::Kept;
 use crate::ops::prepare::Prepared;
 use crate::ops::prepare::Target;
+use crate::ops::reach;
 use crate::secrets;
 use crate::store::Store;
 
@@ -82,7 +83,8 @@ pub(super) fn read(path: &Path, kept: &Kept) -> Result<Saved, OpsError> {
 }
 
 impl Saved {
-    /// Refuses where the file, the state or a host moved since the plan was saved.
+    /// Refuses where the file or the state changed since the plan was saved, or where a host moved so that more would be done
+    /// than was shown.
     pub(super) fn fits(&self, path: &Path, prepared: &Prepared) -> Result<(), OpsError> {
         let wrong = |reason: &str| OpsError::SavedPlan { path: path.to_owned(), reason: reason.to_owned() };
         if self.config != prepared.local.digest {
@@ -92,7 +94,7 @@ impl Saved {
         if self.newest.as_ref() != newest {
             return Err(wrong("another revision was made since"));
         }
-        if self.plan.stages != prepared.plan.stages {
+        if !reach::within(&prepared.plan, &self.plan) {
             return Err(wrong("a host moved since the plan was made; nothing was changed"));
         }
         Ok(())

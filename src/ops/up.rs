@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::OnceLock;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::ops::Invocation;
 use crate::ops::OpsError;
 use crate::ops::Talk;
+use crate::ops::kept::Kept;
 use crate::ops::prepare;
 use crate::ops::reach::Errand;
 use crate::ops::reach::Reached;
@@ -38,11 +40,16 @@ pub async fn up(
     let prepared = match &options.plan {
         None => prepare::prepare(invocation, None, talk).await?,
         Some(path) => {
-            let read = |kept: &crate::ops::kept::Kept| saved::read(path, kept).map(|saved| saved.target);
+            let opened = OnceLock::new();
+            let read = |kept: &Kept| -> Result<prepare::Target, OpsError> {
+                let saved = saved::read(path, kept)?;
+                Ok(opened.get_or_init(|| saved).target.clone())
+            };
             let prepared = prepare::prepare(invocation, Some(&read), talk).await?;
-            let saved = saved::read(path, &prepared.kept)?;
-            saved.fits(path, &prepared)?;
-            saved_plan = Some(saved.plan);
+            if let Some(saved) = opened.into_inner() {
+                saved.fits(path, &prepared)?;
+                saved_plan = Some(saved.plan);
+            }
             prepared
         }
     };

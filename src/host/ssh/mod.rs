@@ -116,6 +116,11 @@ impl Wire for SshWire {
 }
 
 impl SshWire {
+    /// Another connection to the same host, whatever became of this one. Nobody is asked anything again.
+    pub async fn again(&self) -> Result<Self, HostError> {
+        connect(self.target.as_ref().clone(), &self.shared).await
+    }
+
     fn connect_timeout(&self) -> Duration {
         self.target.connect_timeout
     }
