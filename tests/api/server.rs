@@ -34,7 +34,7 @@ use bastide::secrets::complete;
 use bastide::secrets::operator_leaf;
 
 pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 static SERVER: LazyLock<Server> = LazyLock::new(Server::start);
 

@@ -96,7 +96,7 @@ async fn another_clusters_server_is_refused_at_once() {
     let _turn = turn().await;
     let server = Server::get();
     let credentials = Credentials { authorities: foreign_authority(), ..server.credentials() };
-    let api = Api::direct(LOOPBACK, server.port, &credentials, Duration::from_secs(60)).unwrap();
+    let api = Api::direct(LOOPBACK, server.port, &credentials, Duration::from_mins(1)).unwrap();
     let started = Instant::now();
     let refused = api.observe(&[], &Target::default().blobs).await.unwrap_err();
     assert!(matches!(refused, ApiError::Untrusted { .. }), "{refused:?}");

@@ -14,7 +14,7 @@ use crate::saved;
 use crate::support::Cluster;
 use crate::support::whole;
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 const UP: [&str; 3] = ["up", "--yes", "--no-identity-backup"];
 
 #[test]

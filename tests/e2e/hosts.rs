@@ -20,11 +20,11 @@ fn hosts_boot_and_every_switch_does_what_it_says() -> Result<()> {
     two.cut()?;
     assert!(one.ssh(&ping).is_err(), "a cut host answers");
     two.heal()?;
-    one.until(&ping, Duration::from_secs(60))?;
+    one.until(&ping, Duration::from_mins(1))?;
     bed.partition("h1", "h2")?;
     assert!(one.ssh(&ping).is_err(), "a host beyond a partition answers");
     bed.unite()?;
-    one.until(&ping, Duration::from_secs(60))?;
+    one.until(&ping, Duration::from_mins(1))?;
 
     two.freeze()?;
     assert!(two.ssh("true").is_err(), "a frozen host answers");

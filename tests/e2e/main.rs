@@ -10,6 +10,8 @@ mod faults;
 mod hosts;
 mod kills;
 mod layouts;
+mod saved;
+mod soak;
 mod story;
 mod support;
 mod three_hosts;

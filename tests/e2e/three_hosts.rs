@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::support::Cluster;
 use crate::support::network;
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 #[test]
 fn a_cluster_is_what_it_promises_to_be() -> Result<()> {

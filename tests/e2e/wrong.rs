@@ -58,7 +58,7 @@ fn host_keys_and_foreign_ground_stop_a_run_before_it_writes() -> Result<()> {
     cluster.host("h2").ssh("systemd-run --quiet --unit squatter systemd-socket-activate -l 6443 /bin/cat")?;
     cluster
         .host("h2")
-        .until("grep -q ':192B .* 0A ' /proc/net/tcp /proc/net/tcp6", std::time::Duration::from_secs(60))?;
+        .until("grep -q ':192B .* 0A ' /proc/net/tcp /proc/net/tcp6", std::time::Duration::from_mins(1))?;
     let record = r#"{
   "schema": 1,
   "cluster": "0123456789abcdef0123456789abcdef",

@@ -219,7 +219,7 @@ async fn containerd_and_a_kubelet_come_up_and_leave_nothing_behind() {
     );
     within(120, machine.erase("r1", true)).await.unwrap();
     drop(lock);
-    host.until("test ! -e /run/bastide", std::time::Duration::from_secs(60)).unwrap();
+    host.until("test ! -e /run/bastide", std::time::Duration::from_mins(1)).unwrap();
     let after = listing(&bed);
     let only = |one: &str, other: &str| {
         let other: std::collections::BTreeSet<_> = other.lines().collect();

@@ -54,7 +54,7 @@ async fn one_run_at_a_time(bed: &Bed, points: &Points, machine: &Machine<LocalWi
     let second = locked(machine, "r2").await;
     assert_eq!(see(machine, &[]).await.lock, Some(holder("r2")));
     drop(second);
-    host.until("test ! -e /run/bastide", Duration::from_secs(60)).unwrap();
+    host.until("test ! -e /run/bastide", Duration::from_mins(1)).unwrap();
 
     // A holder that was killed on the host: the run that had it is told, the next one gets it.
     let mut third = locked(machine, "r3").await;
@@ -116,7 +116,7 @@ async fn an_upload_that_stands_still_ends_with_its_lock_and_holds_nobody_up() {
         .collect();
         let other = support::machine(&bed);
         let takes_over = async {
-            host.until("test -p /var/lib/bastide/staging/stream || pgrep -x tar", Duration::from_secs(60)).unwrap();
+            host.until("test -p /var/lib/bastide/staging/stream || pgrep -x tar", Duration::from_mins(1)).unwrap();
             host.ssh("echo r2 > /run/bastide/run").unwrap();
             // It would be told after 120 s that the first one's step is still being finished.
             let (result, _) = within(100, Job::default().put("/srv/b", "b").perform(&other, "r2")).await;

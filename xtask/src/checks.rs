@@ -1,12 +1,12 @@
-//! `cargo xtask test` and `soak`: every check there is, with times and one line of totals at the end.
+//! `cargo xtask test`: every check there is, the long matrices as a sample, with times and one line of totals at the end.
 
 use std::fs;
 use std::io::BufRead as _;
 use std::io::BufReader;
 use std::path::PathBuf;
 use std::process::Command;
+use std::process::ExitStatus;
 use std::process::Stdio;
-use std::time::Duration;
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -16,21 +16,11 @@ use bed::Cache;
 
 use crate::phase::seconds;
 use crate::setup;
-use crate::tree::read;
 use crate::tree::root;
 use crate::tree::run;
 
 /// The test programs that need root and what `setup` built.
 const ON_HOSTS: &[&str] = &["--test", "api", "--test", "machine", "--test", "e2e"];
-
-/// How much of the long matrices is run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Extent {
-    /// A sample, drawn by the seed.
-    Sample,
-    /// All of it.
-    Whole,
-}
 
 /// What was counted so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,23 +30,14 @@ struct Count {
 }
 
 /// Runs everything, goes on after a failure, and ends in an error where anything failed.
-pub(crate) fn all(extent: Extent, seed: Option<u64>) -> Result<()> {
-    let seed = match seed {
-        Some(seed) => seed,
-        None => fresh_seed()?,
-    };
+pub(crate) fn all(seed: Option<u64>) -> Result<()> {
+    let seed = seed.map_or_else(fresh_seed, Ok)?;
     let start = Instant::now();
     println!("seed {seed}");
-    let mut checks = Checks { extent, seed, count: Count::default(), times: Vec::new() };
+    let mut checks = Checks { seed, count: Count::default(), times: Vec::new() };
     checks.one("format", || run(cargo().args(["fmt", "--all", "--check"])));
     // Before anything is compiled: it brings the compiler's own needs, and the programs that tests of all kinds call.
     checks.one("setup", || setup::all(setup::MINOR));
-    if extent == Extent::Whole {
-        checks.one("setup of the older minor", || setup::all(setup::OLDER_MINOR));
-        checks.one("emulator", || {
-            setup::install(&[("qemu-system-x86_64", "qemu-system-x86"), ("qemu-img", "qemu-utils")])
-        });
-    }
     checks.one("clippy", || {
         run(cargo().args(["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     });
@@ -67,18 +48,11 @@ pub(crate) fn all(extent: Extent, seed: Option<u64>) -> Result<()> {
         "tests on hosts",
         &[&["test", "--locked", "--no-fail-fast"], ON_HOSTS, &["--", "--test-threads=1"]].concat(),
     );
-    if extent == Extent::Whole {
-        checks.tests("a stock virtual machine", &["test", "--locked", "--test", "vm", "--", "--nocapture"]);
-    }
-
     println!();
     for (title, took) in &checks.times {
         println!("{took:>13}  {title}");
     }
     println!("{:>13}  all, seed {seed}", seconds(start.elapsed()));
-    if extent == Extent::Whole {
-        checks.record(start.elapsed())?;
-    }
     println!("{} passed, {} failed", checks.count.passed, checks.count.failed);
     if checks.count.failed > 0 {
         bail!("{} failed", checks.count.failed);
@@ -87,34 +61,12 @@ pub(crate) fn all(extent: Extent, seed: Option<u64>) -> Result<()> {
 }
 
 struct Checks {
-    extent: Extent,
     seed: u64,
     count: Count,
     times: Vec<(String, String)>,
 }
 
 impl Checks {
-    /// Writes docs/faults.md, which nothing else writes: what the last soak ran, on which commit, and how it ended.
-    fn record(&self, took: Duration) -> Result<()> {
-        let git = |arguments: &[&str]| read(Command::new("git").current_dir(root()).args(arguments));
-        let commit = git(&["rev-parse", "HEAD"])?;
-        let changed = if git(&["status", "--porcelain"])?.is_empty() { "" } else { ", with uncommitted changes" };
-        let date = read(Command::new("date").args(["-u", "+%Y-%m-%d %H:%M"]))?;
-        let parts: String = self.times.iter().map(|(title, took)| format!("| {title} | {took} |\n")).collect();
-        let text = format!(
-            "# The last soak\n\nWritten by `cargo xtask soak`, which runs every test whole; nothing else writes this page.\n\n\
-             | | |\n|---|---|\n| commit | {}{changed} |\n| date (UTC) | {} |\n| seed | {} |\n| cases passed | {} |\n\
-             | cases failed | {} |\n| time | {} |\n\n| part | time |\n|---|---|\n{parts}",
-            commit.trim(),
-            date.trim(),
-            self.seed,
-            self.count.passed,
-            self.count.failed,
-            seconds(took),
-        );
-        Ok(fs::write(root().join("docs/faults.md"), text)?)
-    }
-
     /// A check that holds or does not.
     fn one(&mut self, title: &str, check: impl FnOnce() -> Result<()>) {
         self.timed(title, |_| match check() {
@@ -131,9 +83,6 @@ impl Checks {
         self.timed(title, |checks| {
             let mut command = cargo();
             command.args(arguments).env("BASTIDE_TEST_SEED", checks.seed.to_string());
-            if checks.extent == Extent::Whole {
-                command.env("BASTIDE_TEST_WHOLE", "1");
-            }
             run_tests(&mut command).unwrap_or_else(|error| {
                 println!("{error:#}");
                 Count { passed: 0, failed: 1 }
@@ -156,19 +105,27 @@ impl Checks {
 /// Runs the tests, shows their output as it comes, and counts what the test programs report. A program that ends without a
 /// report, or tests that did not compile, count as one failure.
 fn run_tests(command: &mut Command) -> Result<Count> {
-    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("{command:?}"))?;
     let mut count = Count::default();
-    for line in BufReader::new(child.stdout.take().context("no output")?).lines() {
-        let line = line?;
-        println!("{line}");
-        let Count { passed, failed } = counted(&line);
+    let ended = shown(command, |line| {
+        let Count { passed, failed } = counted(line);
         count.passed += passed;
         count.failed += failed;
-    }
-    if !child.wait()?.success() && count.failed == 0 {
+    })?;
+    if !ended.success() && count.failed == 0 {
         count.failed = 1;
     }
     Ok(count)
+}
+
+/// Runs a command, shows what it prints as it comes, and has each line heard.
+pub(crate) fn shown(command: &mut Command, mut hear: impl FnMut(&str)) -> Result<ExitStatus> {
+    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("{command:?}"))?;
+    for line in BufReader::new(child.stdout.take().context("no output")?).lines() {
+        let line = line?;
+        println!("{line}");
+        hear(&line);
+    }
+    Ok(child.wait()?)
 }
 
 /// What a line such as `test result: ok. 3 passed; 0 failed; ..` adds.
@@ -226,13 +183,13 @@ fn cargo_deny() -> Result<PathBuf> {
     Ok(program)
 }
 
-fn cargo() -> Command {
+pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     command
 }
 
-fn fresh_seed() -> Result<u64> {
+pub(crate) fn fresh_seed() -> Result<u64> {
     use std::io::Read as _;
     let mut bytes = [0; 4];
     fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;

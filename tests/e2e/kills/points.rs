@@ -1,0 +1,293 @@
+//! Every point at which a fresh `up` can be killed: what it says it does, every durable write that strace sees it make on the
+//! operator's disk, and everything that its scripts do on the hosts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use anyhow::ensure;
+
+use super::UP;
+use super::kinds::Inside;
+use super::kinds::Kind;
+use super::kinds::Local;
+use super::running::Running;
+use super::running::Said;
+use crate::support::Cluster;
+
+/// Where a run is killed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Point {
+    /// When it has said this for the n-th time, counted from 1.
+    Line(Kind, Said, usize),
+    /// Where it begins the n-th of these system calls on its main thread, which is about this file.
+    Call(Local, String, usize),
+    /// While a script on this host is about to do this for the n-th time.
+    Inside(Inside, String, String, usize),
+}
+
+impl Point {
+    /// What it is counted with: a sample has one of each.
+    pub(crate) fn stratum(&self) -> (String, Option<&str>) {
+        match self {
+            Self::Line(kind, said, _) => (kind.to_string(), said.host.as_deref()),
+            Self::Call(local, ..) => (local.to_string(), None),
+            Self::Inside(inside, host, ..) => (inside.to_string(), Some(host)),
+        }
+    }
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(_, said, nth) => {
+                let host = said.host.as_ref().map(|host| format!("{host}: ")).unwrap_or_default();
+                write!(f, "{host}{} ({nth})", said.message)
+            }
+            Self::Call(local, name, nth) => write!(f, "{local}: {name} {nth}"),
+            Self::Inside(_, host, call, nth) => {
+                let call: String = call.chars().take(120).collect();
+                write!(f, "{host}: {call} ({nth})")
+            }
+        }
+    }
+}
+
+/// Every point of a fresh run.
+#[derive(Debug, Default)]
+pub(crate) struct Points {
+    /// In the order in which they came.
+    pub(crate) lines: Vec<Point>,
+    pub(crate) calls: Vec<Point>,
+    pub(crate) inside: Vec<Point>,
+}
+
+impl Points {
+    pub(crate) fn all(&self) -> Vec<Point> {
+        [&self.lines[..], &self.calls, &self.inside].concat()
+    }
+
+    /// The kinds of lines in the order in which they come, with how many there are.
+    pub(crate) fn kinds(&self) -> Vec<(Kind, usize)> {
+        let mut kinds: Vec<(Kind, usize)> = Vec::new();
+        for point in &self.lines {
+            let Point::Line(kind, ..) = point else { continue };
+            match kinds.iter_mut().find(|(other, _)| other == kind) {
+                Some((_, count)) => *count += 1,
+                None => kinds.push((*kind, 1)),
+            }
+        }
+        kinds
+    }
+
+    /// No kind may be without a point.
+    fn check(self) -> Result<Self> {
+        for kind in Kind::ALL {
+            ensure!(
+                self.lines.iter().any(|point| matches!(point, Point::Line(of, ..) if *of == kind)),
+                "{kind:?}: none"
+            );
+        }
+        for local in Local::ALL {
+            ensure!(
+                self.calls.iter().any(|point| matches!(point, Point::Call(of, ..) if *of == local)),
+                "no kill point of the kind {local:?}"
+            );
+        }
+        for inside in Inside::ALL {
+            ensure!(
+                self.inside.iter().any(|point| matches!(point, Point::Inside(of, ..) if *of == inside)),
+                "no kill point of the kind {inside:?} on a host"
+            );
+        }
+        Ok(self)
+    }
+}
+
+/// Puts the stand-ins on every host.
+pub(crate) fn prepare(cluster: &Cluster) -> Result<()> {
+    for host in cluster.hosts() {
+        bed::Points::install(&cluster.bed, host.name(), &Inside::PROGRAMS)?;
+    }
+    Ok(())
+}
+
+/// One uninterrupted run, watched here by strace and on the hosts by stand-ins.
+pub(crate) fn enumerate(cluster: &Cluster) -> Result<Points> {
+    let trace = cluster.folder().join("trace");
+    for host in cluster.hosts() {
+        bed::Points::on(&cluster.bed, host.name()).watch()?;
+    }
+    let output = traced(cluster, &trace, &["-y", "-s", "400"]).output()?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "the uninterrupted run: {}\n{told}", output.status);
+    let mut points = Points { lines: lines(&told), calls: calls(&fs::read_to_string(&trace)?)?, inside: Vec::new() };
+    for host in cluster.hosts() {
+        let calls = bed::Points::on(&cluster.bed, host.name()).calls()?;
+        points.inside.extend(inside(host.name(), &calls));
+    }
+    points.check()
+}
+
+fn lines(told: &str) -> Vec<Point> {
+    let said: Vec<Said> = told.lines().filter_map(Said::read).collect();
+    let mut seen: BTreeMap<Said, usize> = BTreeMap::new();
+    // What is said last is no point: the run may end before the reader has it. Local writes and scripts have points there.
+    let reader = said.len().saturating_sub(Running::LEAD);
+    let points = said.into_iter().take(reader).filter_map(|said| {
+        let nth = seen.entry(said.clone()).or_default();
+        *nth += 1;
+        Some(Point::Line(Kind::of(&said.message)?, said, *nth))
+    });
+    points.collect()
+}
+
+fn calls(trace: &str) -> Result<Vec<Point>> {
+    // `1234  fsync(5</path>) = 0`; the main thread is the first that appears, since it makes the state.
+    let main = trace.split_whitespace().next().context("strace saw nothing")?;
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut points = Vec::new();
+    for line in trace.lines() {
+        let Some((thread, call)) = line.split_once(char::is_whitespace) else { continue };
+        let Some((name, _)) = call.trim_start().split_once('(') else { continue };
+        if thread != main {
+            continue;
+        }
+        let count = counts.entry(name).or_default();
+        *count += 1;
+        if let Some(local) = Local::of(call) {
+            points.push(Point::Call(local, name.to_owned(), *count));
+        }
+    }
+    Ok(points)
+}
+
+fn inside(host: &str, calls: &[String]) -> Vec<Point> {
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let points = calls.iter().filter_map(|call| {
+        let kind = Inside::of(call)?;
+        let call = without_digests(call);
+        let nth = seen.entry(call.clone()).or_default();
+        *nth += 1;
+        Some(Point::Inside(kind, host.to_owned(), call, *nth))
+    });
+    points.collect()
+}
+
+/// Keys are drawn anew in each run, and with them digests: a `#` stands for each.
+fn without_digests(call: &str) -> String {
+    let mut text = String::new();
+    let mut digits = String::new();
+    for c in call.chars().chain([' ']) {
+        if c.is_ascii_hexdigit() {
+            digits.push(c);
+            continue;
+        }
+        text.push_str(if digits.len() >= 32 { "#" } else { &digits });
+        digits.clear();
+        text.push(c);
+    }
+    text.pop();
+    text
+}
+
+/// The call as a pattern of the shell.
+fn pattern(call: &str) -> String {
+    let mut text = String::new();
+    for c in call.chars() {
+        match c {
+            '#' => text.push('*'),
+            '*' | '?' | '[' | ']' | '\\' => text.extend(['\\', c]),
+            _ => text.push(c),
+        }
+    }
+    text
+}
+
+const DURABLE: &str = "fsync,fdatasync,rename,renameat,renameat2,flock";
+
+fn traced(cluster: &Cluster, trace: &Path, more: &[&str]) -> std::process::Command {
+    let program = cluster.command(&UP);
+    let mut command = cluster.bed.command("strace");
+    command.args(["-f", "-qq", "-o"]).arg(trace).args(["-e", &format!("trace={DURABLE}")]).args(more);
+    command.arg(env!("CARGO_BIN_EXE_bastide")).args(UP).current_dir(cluster.folder());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
+/// Runs until the point and kills there; an error where the run ended before.
+pub(crate) fn kill_at(cluster: &Cluster, point: &Point) -> Result<()> {
+    match point {
+        Point::Line(_, said, nth) => {
+            kill_when(cluster, &point.to_string(), |run| run.says(*nth, |other| other == said))
+        }
+        Point::Call(_, name, nth) => {
+            kill_at_call(cluster, &point.to_string(), &[&format!("--inject={name}:signal=SIGKILL:when={nth}")])
+        }
+        Point::Inside(_, host, call, nth) => {
+            let points = bed::Points::on(&cluster.bed, host);
+            points.hold_at(*nth, &pattern(call))?;
+            let killed = kill_when_held(cluster, &points);
+            // Whatever became of the run: the script goes on, as it does on a host whose operator is gone.
+            points.go_on()?;
+            points.calls()?;
+            killed.with_context(|| point.to_string())
+        }
+    }
+}
+
+/// Kills at the `nth` line of a kind.
+pub(crate) fn kill_at_line(cluster: &Cluster, kind: Kind, nth: usize) -> Result<()> {
+    kill_when(cluster, &format!("{kind:?} {nth}"), |run| run.reaches(kind, nth))
+}
+
+fn kill_when(cluster: &Cluster, what: &str, reached: impl FnOnce(&mut Running) -> Result<bool>) -> Result<()> {
+    let mut run = Running::start(cluster)?;
+    let reached = reached(&mut run)?;
+    // It may have ended, and then was not killed.
+    _ = run.signal("KILL");
+    let ended = run.end()?;
+    ensure!(reached && ended.code.is_none(), "{what} was not reached: {ended}");
+    Ok(())
+}
+
+fn kill_when_held(cluster: &Cluster, points: &bed::Points) -> Result<()> {
+    let log = cluster.folder().join("killed.log");
+    let mut child = cluster.command(&UP).stdout(fs::File::create(&log)?).stderr(fs::File::create(&log)?).spawn()?;
+    let ended = loop {
+        if points.reached() {
+            break None;
+        }
+        if let Some(status) = child.try_wait()? {
+            break Some(status);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    // It may have ended, and then was not killed.
+    _ = child.kill();
+    child.wait()?;
+    ensure!(ended.is_none(), "was not reached: {ended:?}\n{}", fs::read_to_string(&log)?);
+    Ok(())
+}
+
+fn kill_at_call(cluster: &Cluster, what: &str, options: &[&str]) -> Result<()> {
+    let output = traced(cluster, Path::new("/dev/null"), options).output()?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code().is_none(), "{what} was not reached: {}\n{told}", output.status);
+    Ok(())
+}
+
+/// Kills at the first durable call on this file.
+pub(crate) fn kill_at_file(cluster: &Cluster, path: &Path) -> Result<()> {
+    let path = path.display().to_string();
+    kill_at_call(cluster, &path, &["-P", &path, &format!("--inject={DURABLE}:signal=SIGKILL:when=1")])
+}
