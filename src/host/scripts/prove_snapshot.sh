@@ -5,9 +5,12 @@ image=$1 size=$2 revision=$3 run=$4
 scratch=$BASE/scratch.$run
 root=$scratch/root
 etcd=
+find_tool ctr
 
 clean() { # FOLDER
-  umount "$1/root" 2>/dev/null || umount -l "$1/root" 2>/dev/null
+  # containerd keeps a layer for each mounted image, by the path, until it is told.
+  [ -z "$tool" ] || timeout 60 "$tool" -n k8s.io images unmount --rm "$1/root" >/dev/null 2>&1
+  ! mountpoint -q "$1/root" 2>/dev/null || umount -l "$1/root" 2>/dev/null
   rmdir "$1/root" 2>/dev/null
   # Whatever is still mounted keeps the folder.
   [ -d "$1/root" ] || rm -rf "$1"
@@ -27,7 +30,6 @@ trap 'exit 129' HUP INT PIPE TERM
 for old in "$BASE"/scratch.*; do
   [ ! -d "$old" ] || [ -z "$(find "$old" -maxdepth 0 -mmin +60)" ] || clean "$old"
 done
-find_tool ctr
 [ -n "$tool" ] || fail failed "no ctr below /opt/bastide"
 { mkdir -p "$root" && cd "$scratch"; } 2>/dev/null || fail failed "cannot make $scratch"
 err=$scratch/err
@@ -53,7 +55,8 @@ until ask endpoint status >/dev/null; do
 done
 now=$(ask endpoint status) || fail failed "the restored etcd does not tell its status" "$err"
 echo "status $now"
-count=$(ask get '' --prefix --count-only --rev "$revision") || fail failed "the restored etcd does not count its keys" "$err"
+# One key tells the number of all; --count-only has no JSON form.
+count=$(ask get '' --prefix --keys-only --limit 1 --rev "$revision") || fail failed "the restored etcd does not count its keys" "$err"
 echo "count $count"
 # Without a hash where etcd refuses one.
 hash=$(ask endpoint hashkv --rev "$revision") && echo "hash $hash"

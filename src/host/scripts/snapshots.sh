@@ -1,31 +1,29 @@
 # VERB FOLDER ..: etcd's snapshots on this host. A snapshot is staged as a hidden sibling, and only a rename makes it one.
 # FILE never begins with a dot; whoever calls has made sure that no argument needs quoting.
 verb=$1 folder=$2
-err=
 part=
 
 leave() {
   status=$?
   trap - EXIT
   [ -z "$part" ] || rm -f "$part"
-  [ -z "$err" ] || rm -f "$err"
   exit "$status"
 }
 trap leave EXIT
 trap 'exit 129' HUP INT PIPE TERM
 
 put() { # FILE RUN: stdin is the snapshot
-  err=$folder/.err.$2
   [ -d "$folder" ] || mkdir -p "$folder" 2>/dev/null || fail failed "cannot make $folder"
   chmod 700 "$folder" 2>/dev/null || fail failed "cannot close $folder to others"
   # What runs that died left behind; a living one writes all the time.
-  find "$folder" -maxdepth 1 -type f \( -name '.*.part' -o -name '.err.*' \) -mmin +60 -delete 2>/dev/null
+  find "$folder" -maxdepth 1 -type f -name '.*.part' -mmin +60 -delete 2>/dev/null
   [ ! -e "$folder/$1" ] || fail failed "$folder/$1 is there already"
   part=$folder/.$1.$2.part
-  cat 2>"$err" > "$part" || fail failed "cannot write $folder/$1" "$err"
+  # Its words go nowhere near a disk that may be full.
+  words=$(cat 2>&1 > "$part") || fail failed "cannot write $folder/$1: $(echo "$words" | head -n 1)"
   # A connection that broke ends stdin too.
   [ "$(tail -c 16 "$part")" = bastide-snap-end ] || fail failed "the snapshot did not arrive whole"
-  sync "$part" 2>"$err" || fail failed "cannot write $folder/$1" "$err"
+  sync "$part" 2>/dev/null || fail failed "cannot write $folder/$1 durably"
   sum=$(sha256sum < "$part") || fail failed "cannot read what was written to $folder/$1"
   echo "landed ${sum%% *}"
   part=
