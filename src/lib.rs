@@ -12,6 +12,7 @@ pub mod ops;
 pub mod plan;
 pub mod release;
 pub mod render;
+pub mod route;
 pub mod secrets;
 pub mod snapshot;
 pub mod store;

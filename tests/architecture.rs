@@ -20,6 +20,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("render", 3),
     ("apply", 3),
     ("snapshot", 3),
+    ("route", 4),
     ("ops", 5),
     ("cli", 6),
 ];

@@ -99,7 +99,10 @@ pub fn around(
             | Action::ReloadUnits
             | Action::StartUnit { .. }
             | Action::StopUnit { .. }
-            | Action::AwaitPod { .. } => {}
+            | Action::AwaitPod { .. }
+            | Action::AwaitGone { .. }
+            | Action::RestoreEtcd(_)
+            | Action::ReturnEtcd { .. } => {}
         }
     }
     let mut after = HostRecord { complete: true, ..before.clone() };

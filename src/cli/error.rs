@@ -115,8 +115,14 @@ fn hints(error: &OpsError) -> Vec<String> {
         OpsError::LockLost { .. } => hint(
             "another run may have gone further; where it did, `bastide state recover --host HOST` fetches its state",
         ),
+        OpsError::RestoreUnfinished { .. } => {
+            hint("`bastide etcd snapshot restore` with the same snapshot goes on; with --abort the old data come back")
+        }
+        OpsError::DataBeforeRestore { .. } => hint(
+            "`bastide etcd snapshot restore --rejoin` with the same snapshot gives them the restored data; until then leave them out with --without",
+        ),
         OpsError::Moved => hint("run `bastide plan` again and look at what changed"),
-        OpsError::Stopped(_) => hint("`bastide up` goes on from here; it looks at every host first"),
+        OpsError::Stopped(_) => hint("the same command goes on from here; it looks at every host first"),
         OpsError::NotReached(_) => {
             hint("run `bastide up` again; if it does not settle, something else changes the hosts")
         }

@@ -56,7 +56,7 @@ async fn interrupts(cancel: CancellationToken, console: Arc<Console>) {
         }
         if count > 1 {
             console.settle();
-            console.warn("stopped in the middle; `bastide up` goes on from here");
+            console.warn("stopped in the middle; the same command goes on from here");
             #[allow(clippy::exit, reason = "the second Ctrl-C asks for an end without waiting for anything")]
             std::process::exit(i32::from(error::INTERRUPTED));
         }

@@ -233,6 +233,19 @@ impl FakeHost {
             Action::AwaitPod { pod, inputs } => {
                 state.pods.insert(pod.clone(), Some(*inputs));
             }
+            Action::AwaitGone { pod } => {
+                if state.pods.contains_key(pod) {
+                    return Err(self.failed(pod, "it did not end"));
+                }
+            }
+            Action::RestoreEtcd(restore) => {
+                if state.pods.contains_key("etcd") {
+                    return Err(self.failed("etcd", "it still runs"));
+                }
+                self.read(contents, &restore.database)?;
+                self.write(state, format!("restore etcd {}", restore.token))?;
+            }
+            Action::ReturnEtcd { token } => self.write(state, format!("return etcd {token}"))?,
         }
         Ok(())
     }

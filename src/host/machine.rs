@@ -34,7 +34,7 @@ macro_rules! script {
 }
 
 const OBSERVE: &str = script!("common", "observe");
-const PERFORM: &str = script!("common", "work", "words", "perform");
+const PERFORM: &str = script!("common", "work", "words", "etcd", "perform");
 const LOCK: &str = script!("common", "lock");
 const KEEP_STATE: &str = script!("common", "work", "keep_state");
 const FETCH_STATE: &str = script!("common", "fetch_state");

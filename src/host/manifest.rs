@@ -9,6 +9,7 @@ use crate::model::Batch;
 use crate::model::Digest;
 use crate::model::Directory;
 use crate::model::Effect;
+use crate::model::EtcdRestore;
 use crate::model::HostName;
 use crate::model::HostRecord;
 
@@ -53,6 +54,14 @@ pub(crate) fn manifest(batch: &Batch, node: &HostName, health: Duration) -> Resu
                 format!("image {manifest} {archive} {seconds} {image}")
             }
             Action::AwaitPod { pod, inputs } => format!("await {inputs} {seconds} {}", pod_name(pod, node)?),
+            Action::AwaitGone { pod } => format!("gone {seconds} {}", pod_name(pod, node)?),
+            Action::RestoreEtcd(restore) => {
+                blobs.insert(restore.database, restore.size);
+                restore_line(restore, node, seconds)?
+            }
+            Action::ReturnEtcd { token } => {
+                format!("return_etcd {seconds} {} {}", word(token)?, word(EtcdRestore::mark(token))?)
+            }
         };
         lines.push(format!("{} {line}\n", at + 1));
     }
@@ -80,6 +89,9 @@ pub(crate) fn describe(action: &Action) -> String {
         Action::StopUnit { name } => format!("stops {name}"),
         Action::ImportImage { image, .. } => format!("imports {image}"),
         Action::AwaitPod { pod, .. } => format!("waits for {pod}"),
+        Action::AwaitGone { pod } => format!("waits until {pod} has ended"),
+        Action::RestoreEtcd(_) => "restores etcd's data".to_owned(),
+        Action::ReturnEtcd { .. } => "puts etcd's old data back".to_owned(),
     }
 }
 
@@ -95,6 +107,30 @@ pub(crate) fn is_small(action: &Action) -> bool {
 pub(crate) fn pod_name(pod: &str, node: &HostName) -> Result<String, String> {
     HostName::new(pod).map_err(|error| error.to_string())?;
     Ok(format!("{pod}-{node}"))
+}
+
+fn restore_line(restore: &EtcdRestore, node: &HostName, seconds: u64) -> Result<String, String> {
+    let members: Result<Vec<_>, _> =
+        restore.members.iter().map(|(name, peer)| Ok::<_, String>(format!("{name}={}", word(peer)?))).collect();
+    // The page size of the database is a multiple of 512; etcd appends the digest of 32 bytes to what it hands out.
+    let checked = u8::from(restore.size % 512 == 32);
+    Ok(format!(
+        "restore_etcd {seconds} {} {} {} {} {checked} {node} {} {} {} {}",
+        word(&restore.token)?,
+        word(EtcdRestore::mark(&restore.token))?,
+        restore.uid,
+        restore.gid,
+        word(&restore.peer)?,
+        restore.database,
+        restore.image,
+        members?.join(","),
+    ))
+}
+
+/// A field that stands in a line as it is.
+fn word(text: &str) -> Result<&str, String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._:/[]".contains(&b);
+    if !text.is_empty() && text.bytes().all(plain) { Ok(text) } else { Err(format!("{text:?} cannot stand in a line")) }
 }
 
 fn fields(access: &Access) -> String {

@@ -54,6 +54,7 @@ pub use observed::Scope;
 pub use observed::Squatter;
 pub use plan::Action;
 pub use plan::Batch;
+pub use plan::EtcdRestore;
 pub use plan::Gate;
 pub use plan::ObjectAction;
 pub use plan::Plan;

@@ -158,6 +158,46 @@ pub enum Action {
         /// Its inputs annotation.
         inputs: Digest,
     },
+    /// Waits until no container of the static pod runs any more. Its manifest is gone by then.
+    AwaitGone {
+        /// Pod name without the node's suffix: `etcd`.
+        pod: String,
+    },
+    /// etcd's data are what a database says, as a member of a new etcd cluster; what was there is kept aside.
+    RestoreEtcd(EtcdRestore),
+    /// What [`Action::RestoreEtcd`] with this token kept aside is back in its place.
+    ReturnEtcd {
+        /// The token of the restore that is taken back.
+        token: String,
+    },
+}
+
+/// One member's new data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EtcdRestore {
+    /// `--initial-cluster-token` of the new cluster: a member of the old one never takes it for its own.
+    pub token: String,
+    /// This member's peer URL.
+    pub peer: String,
+    /// Every member of the new cluster: name to peer URL.
+    pub members: BTreeMap<HostName, String>,
+    /// The database, as etcd's snapshot or as a member's own file.
+    pub database: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// etcd's image, which holds the program that does it.
+    pub image: ImageRef,
+    /// etcd's user.
+    pub uid: u32,
+    /// And group.
+    pub gid: u32,
+}
+
+impl EtcdRestore {
+    /// What distinguishes the data that the restore with `token` kept aside: `/var/lib/etcd.before-…`.
+    pub fn mark(token: &str) -> &str {
+        &token[token.len().saturating_sub(12)..]
+    }
 }
 
 /// Work on an object of the cluster.

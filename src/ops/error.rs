@@ -167,6 +167,33 @@ pub enum OpsError {
         /// What came back.
         source: Box<crate::api::probe::ProbeError>,
     },
+    /// A restore was begun and has not come to its end.
+    #[error("a restore of etcd was begun on this cluster and has not come to its end (revision {revision}: {why})")]
+    RestoreUnfinished {
+        /// Its newest revision.
+        revision: RevisionId,
+        /// What is restored.
+        why: String,
+    },
+    /// Hosts that were away during a restore.
+    #[error(
+        "{} hold etcd data from before the restore of revision {revision}, which they were not part of",
+        hosts.iter().map(HostName::as_str).collect::<Vec<_>>().join(", ")
+    )]
+    DataBeforeRestore {
+        /// Which.
+        hosts: Vec<HostName>,
+        /// The restore.
+        revision: RevisionId,
+    },
+    /// A database that is not one, or not whole.
+    #[error("{}: {reason}", path.display())]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// No host can do what was asked.
     #[error("{0}")]
     Impossible(String),

@@ -28,6 +28,7 @@ use crate::ops::connect::RealHost;
 use crate::ops::doors::Doors;
 use crate::ops::doors::Keys;
 use crate::ops::kept::Kept;
+use crate::ops::restored;
 use crate::plan;
 use crate::release::Bundle;
 use crate::render;
@@ -90,13 +91,29 @@ pub(super) async fn prepare(
     saved: Option<SavedTarget<'_>>,
     talk: &Arc<dyn Talk>,
 ) -> Result<Prepared, OpsError> {
-    let now = now();
     let local = Local::read(invocation)?;
+    let kept = Kept::open(&local.path, &local.cluster, &**talk)?;
+    let mut prepared = survey(local, kept, saved, invocation, talk).await?;
+    let without = without(invocation)?;
+    restored::allow(&prepared.kept, &prepared.target.desired, &prepared.observed, &without)?;
+    prepared.plan =
+        make_plan(&prepared.target, &prepared.observed, &prepared.kept, &prepared.bundle, &without, prepared.now)?;
+    Ok(prepared)
+}
+
+/// Looks at everything and renders the target, without a plan.
+pub(super) async fn survey(
+    local: Local,
+    kept: Kept,
+    saved: Option<SavedTarget<'_>>,
+    invocation: &Invocation,
+    talk: &Arc<dyn Talk>,
+) -> Result<Prepared, OpsError> {
+    let now = now();
     for warning in &local.warnings {
         talk.warn(&format!("{}:{}: {warning}", warning.file(), warning.line));
     }
     let bundle = local.bundle()?;
-    let kept = Kept::open(&local.path, &local.cluster, &**talk)?;
     let fleet = fleet(&local, invocation, talk).await?;
     // The paths of a target do not depend on what the hosts call themselves, so a first rendering gives the scopes.
     let mut target = match saved {
@@ -118,8 +135,7 @@ pub(super) async fn prepare(
     if kept.newest.is_some() {
         observed.objects = doors.observe(&target.desired).await?;
     }
-    let plan = make_plan(&target, &observed, &kept, &bundle, &without(invocation)?, now)?;
-    Ok(Prepared { local, bundle, kept, fleet, target, observed, doors, plan, now })
+    Ok(Prepared { local, bundle, kept, fleet, target, observed, doors, plan: Plan::default(), now })
 }
 
 /// `--without` as names.

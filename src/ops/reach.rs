@@ -181,7 +181,7 @@ fn settled(
     }
 }
 
-fn state(except: &BTreeSet<HostName>) -> RevisionState {
+pub(super) fn state(except: &BTreeSet<HostName>) -> RevisionState {
     if except.is_empty() {
         RevisionState::Reached
     } else {
@@ -252,7 +252,7 @@ async fn run(
 }
 
 /// Puts the sealed state and a record onto every member that is connected, all at once.
-async fn hand_out(
+pub(super) async fn hand_out(
     prepared: &Prepared,
     members: &BTreeSet<HostName>,
     holder: &LockHolder,
@@ -317,7 +317,7 @@ async fn conclude(
 }
 
 /// Steps and objects that a second plan still has, but for hosts and addons that are known to have failed.
-fn hosts_left(left: &Plan, report: &Report) -> Vec<String> {
+pub(super) fn hosts_left(left: &Plan, report: &Report) -> Vec<String> {
     let steps = left.stages.iter().flat_map(|stage| &stage.steps);
     let steps = steps
         .filter(|step| !step.batch.0.is_empty() && !report.left_out.contains_key(&step.host))
@@ -330,7 +330,7 @@ fn hosts_left(left: &Plan, report: &Report) -> Vec<String> {
     steps.chain(objects).collect()
 }
 
-fn close(
+pub(super) fn close(
     prepared: &mut Prepared,
     lock: &FolderLock,
     revision: &RevisionId,
@@ -348,7 +348,7 @@ fn counts(prepared: &Prepared, talk: &dyn Talk) {
 }
 
 /// What the time was spent on, longest first.
-fn timings(report: &Report) -> String {
+pub(super) fn timings(report: &Report) -> String {
     let mut rows: Vec<_> = report.timings.iter().collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.took));
     let mut by_stage: BTreeMap<&str, Vec<String>> = BTreeMap::new();

@@ -64,7 +64,8 @@ pub async fn remove(
     for (host, reason) in &seen.unreachable {
         talk.show(&format!("  {host}: left as it is ({reason})"));
     }
-    agree(&local, options, &**talk)?;
+    let question = "This destroys the cluster and its data. Type the cluster's name to go on";
+    agree(&local.cluster.name, options.yes, options.cluster.as_deref(), question, &**talk)?;
 
     let holder = holder(invocation, now)?;
     let folder_lock = match &mut kept.store {
@@ -107,13 +108,16 @@ pub async fn remove(
 }
 
 /// The cluster's name, typed or given, is the yes.
-fn agree(local: &Local, options: &RemoveOptions, talk: &dyn Talk) -> Result<(), OpsError> {
-    let name = &local.cluster.name;
-    let given = match (&options.cluster, options.yes) {
-        (Some(given), true) => given.clone(),
-        _ => talk
-            .ask("This destroys the cluster and its data. Type the cluster's name to go on")
-            .ok_or(OpsError::Unasked { what: "the cluster's name (pass --yes --cluster NAME)" })?,
+pub(super) fn agree(
+    name: &str,
+    yes: bool,
+    given: Option<&str>,
+    question: &str,
+    talk: &dyn Talk,
+) -> Result<(), OpsError> {
+    let given = match (given, yes) {
+        (Some(given), true) => given.to_owned(),
+        _ => talk.ask(question).ok_or(OpsError::Unasked { what: "the cluster's name (pass --yes --cluster NAME)" })?,
     };
-    if given == *name { Ok(()) } else { Err(OpsError::OtherName { given, name: name.clone() }) }
+    if given == name { Ok(()) } else { Err(OpsError::OtherName { given, name: name.to_owned() }) }
 }

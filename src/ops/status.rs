@@ -208,7 +208,9 @@ fn drift(plan: &Plan) -> Vec<(HostName, String)> {
                 Action::StartUnit { name, .. } | Action::StopUnit { name } => name.to_string(),
                 Action::ImportImage { image, .. } => format!("image {image}"),
                 Action::AwaitPod { pod, .. } => format!("pod {pod}"),
-                Action::ReloadUnits => continue,
+                Action::ReloadUnits | Action::AwaitGone { .. } | Action::RestoreEtcd(_) | Action::ReturnEtcd { .. } => {
+                    continue;
+                }
             };
             drift.push((step.host.clone(), what));
         }

@@ -190,6 +190,7 @@ pub(super) fn space(plan: &Plan, observed: &Observed) -> Vec<Refusal> {
             .map(|action| match action {
                 Action::PutFile { size, .. } => size * FILE_COPIES,
                 Action::ImportImage { size, .. } => size * IMAGE_COPIES,
+                Action::RestoreEtcd(restore) => restore.size * FILE_COPIES,
                 _ => 0,
             })
             .sum();
@@ -208,7 +209,8 @@ pub(super) fn space(plan: &Plan, observed: &Observed) -> Vec<Refusal> {
 pub(super) fn quorum(plan: &Plan, situation: &Situation<'_>) -> Vec<Refusal> {
     let members = situation.etcd_members();
     let gone = situation.etcd_left_out(&plan.left_out);
-    let left = members - gone - 1;
+    // Without any member in the target (a restore stops them all) there is no quorum to lose.
+    let left = members.saturating_sub(gone + 1);
     if gone == 0 || situation.fresh() || left >= quorum_of(members) {
         return Vec::new();
     }

@@ -75,7 +75,10 @@ fn act(host: &mut ObservedHost, action: &Action) {
                 host.pods.remove(pod);
             }
         }
-        Action::ReloadUnits => {}
+        Action::ReloadUnits | Action::RestoreEtcd(_) | Action::ReturnEtcd { .. } => {}
+        Action::AwaitGone { pod } => {
+            host.pods.remove(pod);
+        }
         Action::StartUnit { name, inputs, effect, .. } => {
             let unit = host.units.entry(name.clone()).or_default();
             unit.active = true;

@@ -92,6 +92,9 @@ data() {
     fi
     was found "$trace" || rm -rf --one-file-system "$trace" 2>"$work/err" || fail failed "cannot remove $trace" "$work/err"
   done
+  # What restores kept aside.
+  rm -rf --one-file-system /var/lib/etcd.before-* /var/lib/etcd.restoring 2>"$work/err" ||
+    fail failed "cannot remove etcd's old data" "$work/err"
 }
 
 files() {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::model::Action;
 use crate::model::Effect;
+use crate::model::EtcdRestore;
 use crate::model::Step;
 use crate::plan::diff::MANIFESTS;
 use crate::plan::diff::stem;
@@ -66,6 +67,14 @@ fn of_action(action: &Action, replaced: &BTreeSet<&str>, harmless: bool) -> Line
         Action::ImportImage { image, .. } => quiet(format!("+ image {image}")),
         Action::AwaitPod { pod, .. } if replaced.contains(pod.as_str()) => loud(format!("! restart pod {pod}")),
         Action::AwaitPod { pod, .. } => quiet(format!("  start pod {pod}")),
+        Action::AwaitGone { pod } => quiet(format!("  wait until pod {pod} has ended")),
+        Action::RestoreEtcd(restore) => {
+            let mark = EtcdRestore::mark(&restore.token);
+            loud(format!("! replace etcd's data (what is there is kept as /var/lib/etcd.before-{mark})"))
+        }
+        Action::ReturnEtcd { token } => {
+            loud(format!("! put etcd's data back from /var/lib/etcd.before-{}", EtcdRestore::mark(token)))
+        }
     }
 }
 
@@ -98,7 +107,11 @@ impl Tally {
                     Action::RemoveFile { .. } => tally.removed += 1,
                     Action::ImportImage { .. } => tally.images += 1,
                     Action::StartUnit { .. } | Action::AwaitPod { .. } => tally.started += usize::from(!interrupts),
-                    Action::ReloadUnits | Action::StopUnit { .. } => {}
+                    Action::ReloadUnits
+                    | Action::StopUnit { .. }
+                    | Action::AwaitGone { .. }
+                    | Action::RestoreEtcd(_)
+                    | Action::ReturnEtcd { .. } => {}
                 }
             }
         }

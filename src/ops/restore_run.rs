@@ -1,0 +1,341 @@
+//! Shows a restore's legs as one plan, asks, and runs them one after the other under one revision.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::apply;
+use crate::apply::Locks;
+use crate::apply::Outcome;
+use crate::apply::Report;
+use crate::apply::Run;
+use crate::apply::Stamp;
+use crate::host::Contents;
+use crate::model::Barrier;
+use crate::model::Desired;
+use crate::model::HostName;
+use crate::model::HostRecord;
+use crate::model::LockHolder;
+use crate::model::Observed;
+use crate::model::Plan;
+use crate::model::Revision;
+use crate::model::RevisionState;
+use crate::ops::Invocation;
+use crate::ops::OpsError;
+use crate::ops::RestoreOptions;
+use crate::ops::Talk;
+use crate::ops::access;
+use crate::ops::connect::RealHost;
+use crate::ops::journal::RunJournal;
+use crate::ops::local::Shelf;
+use crate::ops::prepare;
+use crate::ops::prepare::Prepared;
+use crate::ops::reach;
+use crate::ops::reach::Reached;
+use crate::ops::remove::agree;
+use crate::ops::restore_source::Source;
+use crate::ops::restore_source::WithDatabase;
+use crate::ops::restored;
+use crate::plan;
+use crate::plan::Context;
+use crate::route::restore as route;
+use crate::secrets;
+use crate::store::FolderLock;
+
+/// A restore, or its taking back, before anybody said yes.
+pub(super) struct Job {
+    /// Everything that was seen and rendered.
+    pub prepared: Prepared,
+    /// The database.
+    pub source: Option<Source>,
+    /// Token of the restore's etcd cluster.
+    pub token: String,
+    /// Who takes part.
+    pub seats: Seats,
+    /// What is done, in order.
+    pub legs: Vec<Leg>,
+    /// For the history.
+    pub why: String,
+    /// What a person should know.
+    pub notes: Vec<String>,
+    /// Whether the revision is a restore or takes one back.
+    pub is_restore: bool,
+}
+
+/// Who takes part in a restore.
+pub(super) struct Seats {
+    /// Hosts on which nothing is done.
+    pub left_out: BTreeSet<HostName>,
+    /// Those among them that are not at the target when all went well.
+    pub away: BTreeSet<HostName>,
+    /// Members that join a restore that is over; the others stay as they are.
+    pub late: Option<BTreeSet<HostName>>,
+}
+
+/// A part of the way; each is planned from what is seen when its turn comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leg {
+    /// The control plane stops.
+    Stop,
+    /// Everything but the control plane is as it should be.
+    Bare,
+    /// The members' data are exchanged.
+    Exchange,
+    /// The members' old data come back.
+    PutBack,
+    /// The target.
+    Target,
+    /// What only a living API server could tell.
+    Objects,
+}
+
+/// Shows, asks, runs, records.
+pub(super) async fn run(
+    mut job: Job,
+    invocation: &Invocation,
+    options: &RestoreOptions,
+    talk: &Arc<dyn Talk>,
+    cancel: &CancellationToken,
+) -> Result<Reached, OpsError> {
+    talk.show(&plan::text(&whole(&job)?, plan::Detail::Folded));
+    let name = job.prepared.local.cluster.name.clone();
+    let question = "This replaces what the cluster knows. Type the cluster's name to go on";
+    agree(&name, options.yes, options.cluster.as_deref(), question, &**talk)?;
+
+    let holder = reach::holder(invocation, job.prepared.now)?;
+    let (cluster, keys) = (job.prepared.local.cluster.clone(), job.prepared.target.secrets.clone());
+    let lock = job.prepared.kept.for_writing(&cluster, &keys, false, &holder, &**talk)?;
+    let part = job.part();
+    let (members, others): (BTreeSet<_>, BTreeSet<_>) = part
+        .hosts
+        .keys()
+        .cloned()
+        .partition(|name| part.hosts.get(name).is_some_and(|host| host.roles.control_plane() || host.roles.etcd()));
+    let mut locks = Locks::take(&job.prepared.fleet, &members, &others, &holder).await?;
+    let stamp = begin(&mut job, invocation, &lock)?;
+    let opening = |prepared: &Prepared, name: &HostName| {
+        let known = prepared.observed.hosts.get(name).and_then(|seen| seen.record.as_ref());
+        Some(apply::opening(known, &stamp))
+    };
+    // Not yet onto members that hold nothing: a record says that the host is this cluster's, and something may lie there.
+    let known: BTreeSet<_> = members.iter().filter(|name| job.has_record(name)).cloned().collect();
+    let ended = match reach::hand_out(&job.prepared, &known, &holder, &|name| opening(&job.prepared, name)).await {
+        Ok(()) => legs(&mut job, &part, &stamp, &holder, &mut locks, talk, cancel).await,
+        Err(error) => Err(error),
+    };
+    let reports = match ended {
+        Ok(reports) => reports,
+        Err(error) => {
+            reach::close(&mut job.prepared, &lock, &stamp.revision, RevisionState::Failed)?;
+            return Err(error);
+        }
+    };
+    let except = job.except(&reports);
+    reach::close(&mut job.prepared, &lock, &stamp.revision, reach::state(&except))?;
+    let closing = |name: &HostName| {
+        let known = job.prepared.observed.hosts.get(name)?.record.as_ref();
+        Some(HostRecord { complete: true, ..apply::opening(known, &stamp) })
+    };
+    reach::hand_out(&job.prepared, &members, &holder, &closing).await?;
+    drop(locks);
+    if options.timings {
+        reports.iter().for_each(|report| talk.show(&reach::timings(report)));
+    }
+    access::keep_operator_file(&job.prepared.local, &job.prepared.target.secrets, job.prepared.now, &**talk)?;
+    Ok(if except.is_empty() { Reached::Wholly } else { Reached::Except(except) })
+}
+
+impl Job {
+    /// The target as far as this run goes.
+    fn part(&self) -> Desired {
+        route::taking_part(&self.prepared.target.desired, &self.seats.left_out)
+    }
+
+    fn has_record(&self, name: &HostName) -> bool {
+        self.prepared.observed.hosts.get(name).is_some_and(|seen| seen.record.is_some())
+    }
+
+    /// Hosts that are not at the target when all went well.
+    fn except(&self, reports: &[Report]) -> BTreeSet<HostName> {
+        let silent = reports.iter().flat_map(|report| report.left_out.keys());
+        self.seats.away.iter().chain(silent).cloned().collect()
+    }
+
+    fn plan(&self, leg: Leg, observed: &Observed) -> Result<Plan, OpsError> {
+        let part = self.part();
+        let ordinary = |target: &Desired| {
+            let context = Context {
+                now: self.prepared.now,
+                architecture: &self.prepared.bundle.release().architecture,
+                without: BTreeSet::new(),
+                max_unavailable_worker: None,
+                // Nothing runs that would have to be kept alive.
+                previous: None,
+                keep: self.prepared.kept.keep.clone(),
+            };
+            let mut observed = observed.clone();
+            observed.hosts.retain(|name, _| target.hosts.contains_key(name));
+            plan::plan(target, &observed, &context).map_err(OpsError::Refused)
+        };
+        match (leg, &self.source) {
+            (Leg::Stop, _) => Ok(route::stop(&part, observed)),
+            (Leg::Bare, _) => ordinary(&route::bare(&part)).map(route::without_cluster),
+            (Leg::Exchange, Some(source)) => {
+                let release = self.prepared.bundle.release();
+                let image = release.images.get("etcd").map(|image| &image.reference);
+                let image =
+                    image.ok_or_else(|| OpsError::Impossible("the bundle holds no image of etcd".to_owned()))?;
+                let etcd = &self.prepared.local.cluster.services.etcd;
+                let birth = route::Birth {
+                    token: &self.token,
+                    members: &self.prepared.target.secrets.etcd.members,
+                    image,
+                    owner: (etcd.uid, etcd.gid),
+                };
+                Ok(route::exchange(&part, &birth, &source.database))
+            }
+            (Leg::Exchange, None) => Ok(Plan::default()),
+            (Leg::PutBack, _) => Ok(route::put_back(&part, &self.token)),
+            (Leg::Target, _) => ordinary(&part),
+            (Leg::Objects, _) => {
+                let mut plan = ordinary(&part)?;
+                plan.stages.extend(route::departed(&self.prepared.target.desired, observed).stages);
+                Ok(plan)
+            }
+        }
+    }
+}
+
+/// All legs as one plan, each from what the one before is expected to leave.
+fn whole(job: &Job) -> Result<Plan, OpsError> {
+    let mut observed = job.prepared.observed.clone();
+    let mut whole = Plan { notes: job.notes.clone(), ..Plan::default() };
+    whole.left_out = if job.seats.late.is_some() { BTreeSet::new() } else { job.seats.left_out.clone() };
+    for leg in &job.legs {
+        // Which objects differ is known only when the restored API server answers.
+        if *leg == Leg::Objects {
+            continue;
+        }
+        if *leg == Leg::Target && job.seats.late.is_none() {
+            observed.objects = None;
+        }
+        let plan = job.plan(*leg, &observed)?;
+        observed = plan::predict(&observed, &plan);
+        whole.allowances.clone_from(&plan.allowances);
+        for note in plan.notes {
+            if !whole.notes.contains(&note) {
+                whole.notes.push(note);
+            }
+        }
+        whole.stages.extend(plan.stages);
+    }
+    if let Some(barrier) = barrier(job).filter(|_| job.seats.late.is_none()) {
+        whole.barriers.push(barrier);
+    }
+    Ok(whole)
+}
+
+fn barrier(job: &Job) -> Option<Barrier> {
+    let name = if job.seats.late.is_some() { restored::LATE } else { restored::BARRIER };
+    job.is_restore.then(|| Barrier { name: name.to_owned(), why: job.why.clone() })
+}
+
+/// Records the revision, durably, before the first host is changed.
+fn begin(job: &mut Job, invocation: &Invocation, lock: &FolderLock) -> Result<Stamp, OpsError> {
+    let parent = job.prepared.kept.parent();
+    let barrier = barrier(job);
+    let prepared = &mut job.prepared;
+    let store = prepared.kept.store.as_mut().ok_or_else(|| OpsError::Impossible("the state is not open".to_owned()))?;
+    let id = store.next_id()?;
+    let revision = Revision {
+        id: id.clone(),
+        parent: parent.clone(),
+        command: invocation.command.to_owned(),
+        why: job.why.clone(),
+        who: invocation.who.clone(),
+        at: prepared.now,
+        kubernetes: prepared.target.desired.kubernetes,
+        config: prepared.local.digest,
+        state: RevisionState::Started,
+        barrier,
+    };
+    let target = &prepared.target;
+    store.begin(lock, &revision, &target.desired, &target.blobs, &secrets::seal_form(&target.secrets))?;
+    Ok(Stamp {
+        cluster: target.desired.cluster.clone(),
+        cluster_name: target.desired.cluster_name.clone(),
+        revision: id,
+        parent,
+    })
+}
+
+/// Runs the legs. The last look stays in `job`.
+async fn legs(
+    job: &mut Job,
+    part: &Desired,
+    stamp: &Stamp,
+    holder: &LockHolder,
+    locks: &mut Locks<RealHost>,
+    talk: &Arc<dyn Talk>,
+    cancel: &CancellationToken,
+) -> Result<Vec<Report>, OpsError> {
+    let shelf = Shelf { blobs: Arc::clone(&job.prepared.target.blobs), bundle: Some(Arc::clone(&job.prepared.bundle)) };
+    let contents: Arc<dyn Contents> = Arc::new(WithDatabase { shelf, source: job.source.clone() });
+    let mut reports = Vec::new();
+    for leg in job.legs.clone() {
+        let alive = leg == Leg::Objects || job.seats.late.is_some() && leg == Leg::Target;
+        look(job, part, alive).await?;
+        let plan = job.plan(leg, &job.prepared.observed)?;
+        if plan.is_empty() {
+            continue;
+        }
+        let prepared = &job.prepared;
+        let deadlines = prepared.local.cluster.options.deadlines;
+        let journal = RunJournal::new(&prepared.kept.folder, &holder.run, &stamp.revision);
+        let run = Run {
+            target: part,
+            observed: &prepared.observed,
+            fleet: &prepared.fleet,
+            cluster: &prepared.doors,
+            journal: &journal,
+            contents: &contents,
+            progress: &**talk,
+            deadlines: apply::Deadlines {
+                transfer: deadlines.transfer,
+                health: deadlines.health,
+                ready: deadlines.ready,
+            },
+            stamp,
+            id: &holder.run,
+            cancel,
+        };
+        let report = apply::run(&plan, &run, locks).await;
+        if report.outcome != Outcome::Done {
+            return Err(OpsError::Stopped(Box::new(report)));
+        }
+        for (addon, reasons) in &report.addons {
+            reasons.iter().for_each(|reason| talk.warn(&format!("addon {addon}: {reason}")));
+        }
+        reports.push(report);
+    }
+    look(job, part, true).await?;
+    let left = job.plan(Leg::Objects, &job.prepared.observed)?;
+    if reports.iter().all(|report| reach::hosts_left(&left, report).is_empty()) {
+        return Ok(reports);
+    }
+    Err(OpsError::NotReached(plan::text(&left, plan::Detail::Folded)))
+}
+
+async fn look(job: &mut Job, part: &Desired, objects: bool) -> Result<(), OpsError> {
+    let prepared = &mut job.prepared;
+    let scopes = prepare::scopes(part, None);
+    let mut observed = prepare::look(&prepared.fleet, &scopes).await?;
+    if objects {
+        // Whoever answered before the restore does not answer now.
+        prepared.doors.forget_api().await;
+        observed.objects = prepared.doors.observe(&prepared.target.desired).await?;
+    }
+    prepared.observed = observed;
+    Ok(())
+}
