@@ -88,6 +88,9 @@ pub(super) enum Command {
     /// The sealed state beside cluster.yml
     #[command(subcommand)]
     State(State),
+    /// RKE's names for `kubeconfig` and `state recover`
+    #[command(subcommand, hide = true)]
+    Util(Util),
     /// SSH host keys
     #[command(subcommand)]
     Hosts(Hosts),
@@ -224,15 +227,31 @@ pub(super) enum State {
     Recover {
         #[command(flatten)]
         reach: Reach,
-        /// A control-plane or etcd host, by node name
+        /// A control-plane or etcd host, by node name [default: whichever holds the newest copy]
         #[arg(long, value_name = "HOST")]
-        host: String,
+        host: Option<String>,
         /// The identity is lost: bring it back with the private key of one of bastide.state.recipients
         #[arg(long, value_name = "FILE")]
         recipient_key: Option<std::path::PathBuf>,
         /// The signer that the first `up` printed; without it the host's word is taken
         #[arg(long, value_name = "SIGNER", requires = "recipient_key")]
         signer: Option<String>,
+    },
+    /// Read all of the state folder: is everything there, whole, and readable by nobody else?
+    ///
+    /// Asks no host and changes nothing. Exits with 1 where something is wrong.
+    Check(Output),
+}
+
+/// `util`
+#[derive(Debug, Subcommand)]
+pub(super) enum Util {
+    /// `kubeconfig`
+    GetKubeconfig,
+    /// `state recover`
+    GetStateFile {
+        #[command(flatten)]
+        reach: Reach,
     },
 }
 

@@ -12,6 +12,7 @@ use crate::cli::args::Hosts;
 use crate::cli::args::OutputFormat;
 use crate::cli::args::Reach;
 use crate::cli::args::State;
+use crate::cli::args::Util;
 use crate::cli::console;
 use crate::cli::console::Console;
 use crate::cli::error;
@@ -131,8 +132,25 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
         }
         Command::State(State::Recover { reach, host, recipient_key, signer }) => {
             let lost = recipient_key.map(|key| ops::LostIdentity { key, signer });
-            print(&ops::recover(&invocation(&config, &reach, "state recover"), &host, lost.as_ref(), &talk).await?)?;
+            print(
+                &ops::recover(&invocation(&config, &reach, "state recover"), host.as_deref(), lost.as_ref(), &talk)
+                    .await?,
+            )?;
             Ok(0)
+        }
+        Command::Util(Util::GetStateFile { reach }) => {
+            print(&ops::recover(&invocation(&config, &reach, "state recover"), None, None, &talk).await?)?;
+            Ok(0)
+        }
+        Command::Util(Util::GetKubeconfig) => {
+            let days = 30;
+            ops::write_kubeconfig(&alone("kubeconfig"), &Destination::Beside, "admin", days, &*talk)?;
+            Ok(0)
+        }
+        Command::State(State::Check(output)) => {
+            let examined = ops::check_state(&alone("state check"), &*talk)?;
+            print(&show::examined(&examined, output.output))?;
+            Ok(if examined.is_well() { 0 } else { error::FAILED })
         }
         Command::Hosts(Hosts::Trust { yes, hosts }) => {
             ops::trust(&alone("hosts trust"), &hosts, yes, &talk).await?;

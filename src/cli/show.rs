@@ -10,6 +10,8 @@ use crate::model::RevisionState;
 use crate::model::utc as time;
 use crate::ops::Overall;
 use crate::ops::Status;
+use crate::store::Contents;
+use crate::store::Examined;
 
 /// The revisions, newest last.
 pub(super) fn history(revisions: &[Revision], format: OutputFormat) -> String {
@@ -33,6 +35,39 @@ pub(super) fn history(revisions: &[Revision], format: OutputFormat) -> String {
             format!("{}\n", table.trim_fmt())
         }
     }
+}
+
+/// What a look at the state folder found.
+pub(super) fn examined(examined: &Examined, format: OutputFormat) -> String {
+    let word = |contents: &Contents| match contents {
+        Contents::Whole => "whole".to_owned(),
+        Contents::NotKept => "not kept".to_owned(),
+        Contents::Damaged(why) => format!("lost: {why}"),
+    };
+    let (files, bytes) = examined.sealed;
+    if format == OutputFormat::Json {
+        let revisions: Vec<_> = examined
+            .revisions
+            .iter()
+            .map(|(revision, contents)| serde_json::json!({ "revision": revision.id, "contents": word(contents) }))
+            .collect();
+        let found = serde_json::json!({
+            "schema": 1, "well": examined.is_well(), "revisions": revisions, "findings": examined.findings,
+            "sealed_files": files, "sealed_bytes": bytes,
+        });
+        return format!("{found:#}\n");
+    }
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["REVISION", "STATE", "CONTENTS"]);
+    for (revision, contents) in &examined.revisions {
+        table.add_row([revision.id.to_string(), state(&revision.state), word(contents)]);
+    }
+    let mut out = format!("{}\n{files} sealed files, {bytes} bytes\n", table.trim_fmt());
+    for finding in &examined.findings {
+        let _ = writeln!(out, "{finding}");
+    }
+    out
 }
 
 /// Revision, hosts, certificates and drift.

@@ -60,6 +60,7 @@ pub use up::up;
 pub use verbs::Destination;
 pub use verbs::LostIdentity;
 pub use verbs::Shown;
+pub use verbs::check_state;
 pub use verbs::history;
 pub use verbs::plan;
 pub use verbs::recover;

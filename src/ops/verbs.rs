@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::apply::Fleet;
 use crate::host::Host as _;
 use crate::host::ssh;
 use crate::model::Content;
@@ -17,12 +18,14 @@ use crate::ops::OpsError;
 use crate::ops::Talk;
 use crate::ops::access;
 use crate::ops::connect;
+use crate::ops::connect::RealHost;
 use crate::ops::kept::Kept;
 use crate::ops::prepare;
 use crate::ops::reach::holder;
 use crate::ops::saved;
 use crate::plan;
 use crate::store;
+use crate::store::Examined;
 use crate::store::Identity;
 use crate::store::Protection;
 use crate::store::Recipients;
@@ -95,6 +98,16 @@ pub fn history(invocation: &Invocation, talk: &dyn Talk) -> Result<Vec<Revision>
     }
 }
 
+/// Reads all of the state folder: what is there, whole, and readable by nobody else.
+pub fn check_state(invocation: &Invocation, talk: &dyn Talk) -> Result<Examined, OpsError> {
+    let local = Local::read(invocation)?;
+    let kept = Kept::open(&local.path, &local.cluster, talk)?;
+    match &kept.store {
+        Some(store) => Ok(store.examine()?),
+        None => Err(StoreError::NoState { folder: kept.folder }.into()),
+    }
+}
+
 /// Where a kubeconfig goes.
 #[derive(Debug, Clone)]
 pub enum Destination {
@@ -146,24 +159,28 @@ pub struct LostIdentity {
     pub signer: Option<String>,
 }
 
-/// Rebuilds the state folder from the sealed copy of one host; with `lost` also the identity.
+/// Rebuilds the state folder from the sealed copy of one host, else from the newest of all; with `lost` also the identity.
 pub async fn recover(
     invocation: &Invocation,
-    host: &str,
+    host: Option<&str>,
     lost: Option<&LostIdentity>,
     talk: &Arc<dyn Talk>,
 ) -> Result<String, OpsError> {
     let local = Local::read(invocation)?;
-    let name = HostName::new(host).map_err(|error| OpsError::Impossible(format!("--host: {error}")))?;
     let fleet = prepare::fleet(&local, invocation, talk).await?;
-    let Some(machine) = fleet.get(&name) else {
-        return Err(OpsError::Impossible(format!("{name}: is not in cluster.yml or does not answer")));
+    let (name, copy, head) = match host {
+        Some(host) => {
+            let name = HostName::new(host).map_err(|error| OpsError::Impossible(format!("--host: {error}")))?;
+            let Some(machine) = fleet.get(&name) else {
+                return Err(OpsError::Impossible(format!("{name}: is not in cluster.yml or does not answer")));
+            };
+            copy_of(machine).await.and_then(|found| match found {
+                Some((copy, head)) => Ok((name.clone(), copy, head)),
+                None => Err(OpsError::Impossible(format!("{name}: there is no sealed copy of a state on this host"))),
+            })?
+        }
+        None => newest_copy(&local, &fleet).await?,
     };
-    let Some(copy) = machine.fetch_state().await.map_err(|error| OpsError::Hosts(vec![error]))? else {
-        return Err(OpsError::Impossible(format!("{name}: there is no sealed copy of a state on this host")));
-    };
-    let head = store::head(&copy)
-        .ok_or_else(|| OpsError::Impossible(format!("{name}: its copy of the state cannot be read")))?;
     let identity = match lost {
         None => {
             let mut ask =
@@ -183,6 +200,40 @@ pub async fn recover(
     let (store, _lock) = store::recover(&copy, identity, recipients, &folder, &holder)?;
     let newest = store.newest().map(|revision| revision.id.to_string()).unwrap_or_default();
     Ok(format!("{}: cluster {}, up to revision {newest}, from {name}\n", folder.display(), store.name()))
+}
+
+/// The sealed copy on a host and what it says of itself.
+async fn copy_of(machine: &RealHost) -> Result<Option<(Content, store::Head)>, OpsError> {
+    let copy = machine.fetch_state().await.map_err(|error| OpsError::Hosts(vec![error]))?;
+    let Some(copy) = copy else { return Ok(None) };
+    match store::head(&copy) {
+        Some(head) => Ok(Some((copy, head))),
+        None => Err(OpsError::Impossible(format!("{}: its copy of the state cannot be read", machine.name()))),
+    }
+}
+
+/// The newest copy of all hosts that answer; one that cannot be read is passed over as long as another one can.
+async fn newest_copy(local: &Local, fleet: &Fleet<RealHost>) -> Result<(HostName, Content, store::Head), OpsError> {
+    let mut newest: Option<(HostName, Content, store::Head)> = None;
+    let mut trouble = Vec::new();
+    let members = local.cluster.nodes.iter().filter(|node| node.roles.control_plane() || node.roles.etcd());
+    for node in members {
+        let Some(machine) = fleet.get(&node.name) else {
+            trouble.push(format!("{}: does not answer", node.name));
+            continue;
+        };
+        match copy_of(machine).await {
+            Ok(Some((copy, head))) => {
+                let age = |head: &store::Head| (head.revision.clone(), head.written);
+                if newest.as_ref().is_none_or(|(_, _, known)| age(known) < age(&head)) {
+                    newest = Some((node.name.clone(), copy, head));
+                }
+            }
+            Ok(None) => trouble.push(format!("{}: there is no sealed copy of a state on this host", node.name)),
+            Err(error) => trouble.push(error.to_string()),
+        }
+    }
+    newest.ok_or_else(|| OpsError::Impossible(trouble.join("\n")))
 }
 
 /// A host's SSH key as it was shown.

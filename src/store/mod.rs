@@ -6,6 +6,7 @@
 mod copy;
 mod disk;
 mod error;
+mod examine;
 mod folder;
 mod freshness;
 mod identity;
@@ -29,6 +30,8 @@ pub use disk::read_private;
 pub use disk::remove_private;
 pub use disk::write_private;
 pub use error::StoreError;
+pub use examine::Contents;
+pub use examine::Examined;
 pub use folder::Peek;
 pub use folder::Store;
 pub use folder::discard;

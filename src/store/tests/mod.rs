@@ -2,6 +2,7 @@
 
 mod copy;
 mod damage;
+mod examine;
 mod folder;
 mod identity;
 mod journal;
