@@ -38,6 +38,7 @@ pub use reach::Reached;
 pub use remove::RemoveOptions;
 pub use remove::remove;
 pub use restore::RestoreOptions;
+pub use restore::RestoreWay;
 pub use restore::restore;
 pub use snapshot::Listed;
 pub use snapshot::Place;

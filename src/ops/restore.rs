@@ -11,6 +11,7 @@ use crate::config::Cluster;
 use crate::model::Desired;
 use crate::model::HostName;
 use crate::model::Observed;
+use crate::model::utc;
 use crate::ops::Invocation;
 use crate::ops::Local;
 use crate::ops::OpsError;
@@ -36,6 +37,18 @@ use crate::store::StoreError;
 /// Port on which members speak to each other.
 const PEER_PORT: u16 = 2380;
 
+/// What a restore is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RestoreWay {
+    /// The snapshot's data everywhere, or on with that.
+    #[default]
+    Restore,
+    /// `--rejoin`: only for members that were away then.
+    Rejoin,
+    /// `--abort`: back to the data from before one that was cut off.
+    Abort,
+}
+
 /// What `etcd snapshot restore` was told.
 #[derive(Debug, Clone, Default)]
 pub struct RestoreOptions {
@@ -43,10 +56,8 @@ pub struct RestoreOptions {
     pub snapshot: Option<PathBuf>,
     /// `--accept-foreign`
     pub accept_foreign: bool,
-    /// `--abort`
-    pub abort: bool,
-    /// `--rejoin`
-    pub rejoin: bool,
+    /// What for.
+    pub way: RestoreWay,
     /// `--yes`
     pub yes: bool,
     /// `--cluster NAME`
@@ -64,20 +75,32 @@ pub async fn restore(
 ) -> Result<Reached, OpsError> {
     let local = Local::read(invocation)?;
     let kept = Kept::open(&local.path, &local.cluster, &**talk)?;
-    let job = if options.abort {
-        take_back(local, kept, invocation, talk).await?
+    let job = if options.way == RestoreWay::Abort {
+        Box::pin(take_back(local, kept, invocation, talk)).await?
     } else {
         let path = options.snapshot.as_ref();
         let path = path.ok_or_else(|| OpsError::Impossible("name the snapshot that is to be restored".to_owned()))?;
-        let source = Source::plain(path)?;
-        if !options.accept_foreign {
-            let reason = "is neither sealed nor signed: nothing proves that it is this cluster's. --accept-foreign takes it \
-                          as it is";
-            return Err(OpsError::Database { path: path.clone(), reason: reason.to_owned() });
-        }
-        begin(local, kept, source, options.rejoin, invocation, talk).await?
+        let Some(store) = &kept.store else {
+            return Err(StoreError::NoState { folder: kept.folder }.into());
+        };
+        let source = Source::read(path, store.identity(), options.accept_foreign)?;
+        fits(&source, &local)?;
+        let rejoin = options.way == RestoreWay::Rejoin;
+        Box::pin(begin(local, kept, source, rejoin, invocation, talk)).await?
     };
     Box::pin(restore_run::run(job, invocation, options, talk, cancel)).await
+}
+
+/// Refuses data that another minor wrote: its API servers may know kinds and versions that these do not.
+fn fits(source: &Source, local: &Local) -> Result<(), OpsError> {
+    match source.manifest.as_ref().map(|manifest| manifest.kubernetes) {
+        Some(then) if then.minor != local.cluster.kubernetes.minor => Err(OpsError::Impossible(format!(
+            "{} was taken from Kubernetes {then}, and cluster.yml asks for {}: write `kubernetes_version: {then}` and name its \
+             bundle, restore, and upgrade afterwards",
+            source.name, local.cluster.kubernetes
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// A restore, a new one or one that was cut off.
@@ -244,7 +267,15 @@ fn notes(source: &Source, goes_on: bool, late: Option<&BTreeSet<HostName>>) -> V
         return vec![format!("{}: joins the restored etcd with the data it was made from", names.join(", "))];
     }
     let mut notes = vec![
-        format!("everything written since {} was taken is lost", source.name),
+        match &source.manifest {
+            Some(manifest) => format!(
+                "everything written since {} is lost: {} holds etcd's revision {}",
+                utc(manifest.taken_at),
+                source.name,
+                manifest.etcd_revision
+            ),
+            None => format!("everything written since {} was taken is lost", source.name),
+        },
         "what was deleted since then comes back: Secrets, tokens, accounts, role bindings; delete again what was deleted \
          because it had leaked"
             .to_owned(),

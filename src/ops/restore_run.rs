@@ -140,7 +140,9 @@ pub(super) async fn run(
     reach::hand_out(&job.prepared, &members, &holder, &closing).await?;
     drop(locks);
     if options.timings {
-        reports.iter().for_each(|report| talk.show(&reach::timings(report)));
+        for report in &reports {
+            talk.show(&reach::timings(report));
+        }
     }
     access::keep_operator_file(&job.prepared.local, &job.prepared.target.secrets, job.prepared.now, &**talk)?;
     Ok(if except.is_empty() { Reached::Wholly } else { Reached::Except(except) })
@@ -315,7 +317,9 @@ async fn legs(
             return Err(OpsError::Stopped(Box::new(report)));
         }
         for (addon, reasons) in &report.addons {
-            reasons.iter().for_each(|reason| talk.warn(&format!("addon {addon}: {reason}")));
+            for reason in reasons {
+                talk.warn(&format!("addon {addon}: {reason}"));
+            }
         }
         reports.push(report);
     }

@@ -6,24 +6,29 @@ use std::io::Seek as _;
 use std::io::SeekFrom;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use sha2::Digest as _;
 use sha2::Sha256;
 
 use crate::host::Contents;
 use crate::model::Digest;
+use crate::model::SnapshotName;
 use crate::ops::OpsError;
 use crate::ops::local::Shelf;
+use crate::ops::snapshot::pipe;
 use crate::route::restore::Database;
+use crate::snapshot::ENDING;
+use crate::snapshot::Manifest;
+use crate::snapshot::Snapshot;
+use crate::snapshot::recognise;
 use crate::store;
+use crate::store::Identity;
 
 /// etcd appends the SHA-256 of what it streamed.
 const TRAILER: u64 = 32;
 /// A database grows by pages, whose size is a multiple of this.
 const PAGE: u64 = 512;
-/// bbolt's meta page: 16 bytes into the file, in the machine's byte order.
-const MAGIC: [[u8; 4]; 2] = [[0xED, 0xDA, 0x0C, 0xED], [0xED, 0x0C, 0xDA, 0xED]];
-
 /// A database that was read whole.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
@@ -31,12 +36,48 @@ pub(super) struct Source {
     pub name: String,
     /// What is sent to the members.
     pub database: Database,
+    /// What it says of itself, signed; none where it is a plain database.
+    pub manifest: Option<Manifest>,
     path: PathBuf,
+    /// What opens it.
+    identity: Option<Arc<Identity>>,
 }
 
 impl Source {
+    /// Reads a snapshot of this cluster's, or with `accept_foreign` a plain database.
+    pub(super) fn read(path: &Path, identity: &Identity, accept_foreign: bool) -> Result<Self, OpsError> {
+        let mut first = Vec::new();
+        let reading = |source| OpsError::local(path, source);
+        store::open_file(path)?.take(64).read_to_end(&mut first).map_err(reading)?;
+        if recognise(&first).is_none() {
+            return Self::sealed(path, identity);
+        }
+        if accept_foreign {
+            return Self::plain(path);
+        }
+        let reason = "is neither sealed nor signed: nothing proves that it is this cluster's. --accept-foreign takes it as it is";
+        Err(OpsError::Database { path: path.to_owned(), reason: reason.to_owned() })
+    }
+
+    /// Reads a snapshot to its last byte. One that lies under another name than its own is refused.
+    fn sealed(path: &Path, identity: &Identity) -> Result<Self, OpsError> {
+        let wrong = |source| OpsError::Snapshot { what: path.display().to_string(), source: Box::new(source) };
+        let stem = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(ENDING));
+        let name = stem.and_then(|stem| SnapshotName::new(stem).ok());
+        let mut snapshot = Snapshot::open(store::open_file(path)?, identity, name.as_ref()).map_err(wrong)?;
+        snapshot.check(identity).map_err(wrong)?;
+        let manifest = snapshot.manifest().clone();
+        Ok(Self {
+            name: format!("snapshot {}", manifest.name),
+            database: Database { digest: manifest.database.digest, size: manifest.database.size },
+            manifest: Some(manifest),
+            path: path.to_owned(),
+            identity: Some(Arc::new(identity.again()?)),
+        })
+    }
+
     /// Reads a plain database, as etcdctl and RKE save it.
-    pub(super) fn plain(path: &Path) -> Result<Self, OpsError> {
+    fn plain(path: &Path) -> Result<Self, OpsError> {
         let wrong = |reason: &str| OpsError::Database { path: path.to_owned(), reason: reason.to_owned() };
         let unreadable = |source| OpsError::local(path, source);
         let mut file = store::open_file(path)?;
@@ -48,7 +89,7 @@ impl Source {
         if first.starts_with(b"PK\x03\x04") {
             return Err(wrong("is a zip, as RKE makes them: unpack it and name the database that is in it"));
         }
-        if !MAGIC.iter().any(|magic| first.get(16..20) == Some(magic.as_slice())) {
+        if recognise(&first).is_none() {
             return Err(wrong("is neither a snapshot nor a database of etcd"));
         }
         if size % PAGE != 0 && trailer == 0 {
@@ -67,13 +108,27 @@ impl Source {
         Ok(Self {
             name: path.display().to_string(),
             database: Database { digest: Digest(hash.finalize().into()), size },
+            manifest: None,
             path: path.to_owned(),
+            identity: None,
         })
     }
 
     fn open(&self) -> std::io::Result<Box<dyn Read + Send>> {
         let file = store::open_file(&self.path).map_err(std::io::Error::other)?;
-        Ok(Box::new(file.take(self.database.size)))
+        let Some(identity) = self.identity.clone() else {
+            return Ok(Box::new(file.take(self.database.size)));
+        };
+        let (mut feed, source) = pipe::feed();
+        // Nobody waits for this thread: where it fails, the pipe has no end, and its reader says so.
+        std::thread::spawn(move || {
+            let written =
+                Snapshot::open(file, &identity, None).and_then(|mut snapshot| snapshot.database(&identity, &mut feed));
+            if written.is_ok() {
+                let _ = feed.end();
+            }
+        });
+        Ok(Box::new(source))
     }
 }
 
@@ -113,10 +168,18 @@ impl Contents for WithDatabase {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
+    use std::io::Read as _;
+
     use sha2::Digest as _;
 
     use super::Source;
+    use crate::model::ClusterId;
+    use crate::model::Content;
     use crate::ops::OpsError;
+    use crate::snapshot::Facts;
+    use crate::snapshot::Writer;
+    use crate::store::Identity;
+    use crate::store::Recipients;
 
     fn database(pages: usize) -> Vec<u8> {
         let mut bytes = vec![7; pages * 4096];
@@ -144,6 +207,67 @@ mod tests {
         let mut saved = plain.clone();
         saved.extend_from_slice(&sha2::Sha256::digest(&plain));
         assert_eq!(read(&saved).unwrap().database.digest, crate::model::Digest::of(&saved));
+    }
+
+    /// A snapshot of `database` in a folder, under a name.
+    fn sealed(identity: &Identity, called: &str, database: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
+        use std::io::Write as _;
+        let recipients = Recipients::default().with(identity).unwrap();
+        let mut writer = Writer::begin(Vec::new(), &Content::new("state"), &recipients).unwrap();
+        writer.write_all(database).unwrap();
+        let facts = Facts {
+            cluster: identity.cluster().clone(),
+            cluster_name: "demo".to_owned(),
+            name: crate::model::SnapshotName::new("nightly").unwrap(),
+            taken_at: 0,
+            member: crate::model::HostName::new("h1").unwrap(),
+            why: "save".to_owned(),
+            etcd_version: "3.7.2".to_owned(),
+            kubernetes: "v1.37.1".parse().unwrap(),
+            revision: None,
+            etcd_revision: 4711,
+            keys: 1,
+            hash: None,
+        };
+        let (_, file) = writer.finish(facts, identity).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(called);
+        std::fs::write(&path, file).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn a_snapshot_gives_its_database_and_only_under_its_own_name_to_its_own_cluster() {
+        let identity = Identity::generate(&ClusterId("c1".to_owned())).unwrap();
+        let mut database = database(300);
+        database.extend_from_slice(&sha2::Sha256::digest(&database));
+        let (folder, path) = sealed(&identity, "nightly.snapshot", &database);
+        let source = Source::read(&path, &identity, false).unwrap();
+        assert_eq!(source.database.digest, crate::model::Digest::of(&database));
+        let mut read = Vec::new();
+        source.open().unwrap().read_to_end(&mut read).unwrap();
+        assert!(read == database, "what is sent is not what was saved");
+
+        let renamed = folder.path().join("newest.snapshot");
+        std::fs::copy(&path, &renamed).unwrap();
+        assert!(Source::read(&renamed, &identity, true).is_err(), "an old snapshot under a new name");
+        let other = Identity::generate(&ClusterId("c2".to_owned())).unwrap();
+        assert!(Source::read(&path, &other, true).is_err(), "another cluster's");
+        let mut flipped = std::fs::read(&path).unwrap();
+        let middle = flipped.len() / 2;
+        flipped[middle] ^= 1;
+        std::fs::write(&path, flipped).unwrap();
+        assert!(Source::read(&path, &identity, true).is_err(), "damaged");
+    }
+
+    #[test]
+    fn a_plain_database_proves_nothing() {
+        let identity = Identity::generate(&ClusterId("c1".to_owned())).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("snapshot.db");
+        std::fs::write(&path, database(3)).unwrap();
+        assert!(matches!(Source::read(&path, &identity, false), Err(OpsError::Database { .. })));
+        assert!(Source::read(&path, &identity, true).is_ok());
     }
 
     #[test]

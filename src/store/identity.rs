@@ -177,6 +177,11 @@ impl Identity {
         seal::unsealing(sealed, self.opening())
     }
 
+    /// The same once more, for a thread of its own.
+    pub fn again(&self) -> Result<Self, StoreError> {
+        Self::parse(self.text.as_bytes()).ok_or(StoreError::Crypto("reading the identity again"))
+    }
+
     pub(crate) fn text(&self) -> &str {
         &self.text
     }

@@ -1,7 +1,7 @@
 //! Snapshots of etcd: taken, listed, proven, removed.
 
 mod list;
-mod pipe;
+pub(super) mod pipe;
 mod save;
 mod site;
 mod verify;

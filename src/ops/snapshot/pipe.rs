@@ -97,7 +97,7 @@ impl Fan {
 }
 
 /// One place's end of a [`Fan`].
-pub(super) struct Source {
+pub(in crate::ops) struct Source {
     pieces: mpsc::Receiver<Piece>,
     piece: Arc<Vec<u8>>,
     read: usize,
@@ -121,20 +121,20 @@ impl Read for Source {
 }
 
 /// A pipe into one place, whose last piece waits until all was verified: before that the place has not got everything.
-pub(super) fn feed() -> (Feed, Source) {
+pub(in crate::ops) fn feed() -> (Feed, Source) {
     let (sender, pieces) = mpsc::channel(WAITING);
     (Feed { sender, held: Vec::new() }, Source { pieces, piece: Arc::default(), read: 0, ended: false })
 }
 
 /// The writing end. Only for threads that may block.
-pub(super) struct Feed {
+pub(in crate::ops) struct Feed {
     sender: mpsc::Sender<Piece>,
     held: Vec<u8>,
 }
 
 impl Feed {
     /// Everything was verified: lets the last piece go.
-    pub(super) fn end(mut self) -> std::io::Result<()> {
+    pub(in crate::ops) fn end(mut self) -> std::io::Result<()> {
         let last = std::mem::take(&mut self.held);
         self.send(Piece::Bytes(Arc::new(last)))?;
         self.send(Piece::End)
