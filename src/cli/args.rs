@@ -88,6 +88,10 @@ pub(super) enum Command {
     /// The sealed state beside cluster.yml
     #[command(subcommand)]
     State(State),
+    /// etcd: what the cluster knows
+    #[cfg(feature = "unproven")]
+    #[command(subcommand)]
+    Etcd(crate::cli::restore::Etcd),
     /// RKE's names for `kubeconfig` and `state recover`
     #[command(subcommand, hide = true)]
     Util(Util),

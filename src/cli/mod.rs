@@ -3,6 +3,8 @@
 mod args;
 mod console;
 mod error;
+#[cfg(feature = "unproven")]
+mod restore;
 mod run;
 mod show;
 

@@ -130,27 +130,20 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
             print(&show::history(&ops::history(&alone("history"), &*talk)?, output.output))?;
             Ok(0)
         }
-        Command::State(State::Recover { reach, host, recipient_key, signer }) => {
-            let lost = recipient_key.map(|key| ops::LostIdentity { key, signer });
-            print(
-                &ops::recover(&invocation(&config, &reach, "state recover"), host.as_deref(), lost.as_ref(), &talk)
-                    .await?,
-            )?;
-            Ok(0)
-        }
+        Command::State(command) => state(command, &config, &talk).await,
         Command::Util(Util::GetStateFile { reach }) => {
-            print(&ops::recover(&invocation(&config, &reach, "state recover"), None, None, &talk).await?)?;
-            Ok(0)
+            let newest = State::Recover { reach, host: None, recipient_key: None, signer: None };
+            state(newest, &config, &talk).await
         }
         Command::Util(Util::GetKubeconfig) => {
-            let days = 30;
-            ops::write_kubeconfig(&alone("kubeconfig"), &Destination::Beside, "admin", days, &*talk)?;
+            ops::write_kubeconfig(&alone("kubeconfig"), &Destination::Beside, "admin", 30, &*talk)?;
             Ok(0)
         }
-        Command::State(State::Check(output)) => {
-            let examined = ops::check_state(&alone("state check"), &*talk)?;
-            print(&show::examined(&examined, output.output))?;
-            Ok(if examined.is_well() { 0 } else { error::FAILED })
+        #[cfg(feature = "unproven")]
+        Command::Etcd(command) => {
+            let reached = crate::cli::restore::run(command, &config, &talk, cancel).await?;
+            console.settle();
+            Ok(ended(&reached, console))
         }
         Command::Hosts(Hosts::Trust { yes, hosts }) => {
             ops::trust(&alone("hosts trust"), &hosts, yes, &talk).await?;
@@ -166,6 +159,22 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
             clap_mangen::generate_to(crate::cli::command(), &folder)
                 .map_err(|source| OpsError::local(&folder, source))?;
             Ok(0)
+        }
+    }
+}
+
+async fn state(command: State, config: &Path, talk: &Arc<dyn Talk>) -> Result<u8, OpsError> {
+    match command {
+        State::Recover { reach, host, recipient_key, signer } => {
+            let lost = recipient_key.map(|key| ops::LostIdentity { key, signer });
+            let invocation = invocation(config, &reach, "state recover");
+            print(&ops::recover(&invocation, host.as_deref(), lost.as_ref(), talk).await?)?;
+            Ok(0)
+        }
+        State::Check(output) => {
+            let examined = ops::check_state(&invocation(config, &Reach::default(), "state check"), &**talk)?;
+            print(&show::examined(&examined, output.output))?;
+            Ok(if examined.is_well() { 0 } else { error::FAILED })
         }
     }
 }
@@ -189,7 +198,7 @@ fn print(text: &str) -> Result<(), OpsError> {
     console::print(text).map_err(|source| OpsError::local(Path::new("standard output"), source))
 }
 
-fn invocation(config: &Path, reach: &Reach, command: &'static str) -> Invocation {
+pub(super) fn invocation(config: &Path, reach: &Reach, command: &'static str) -> Invocation {
     Invocation {
         config: config.to_owned(),
         kubernetes_version: reach.kubernetes_version.clone(),

@@ -10,6 +10,8 @@ mod faults;
 mod hosts;
 mod kills;
 mod layouts;
+#[cfg(feature = "unproven")]
+mod restore;
 mod saved;
 mod soak;
 mod story;

@@ -1,0 +1,237 @@
+//! etcd's data come back from a snapshot: everything up to it, nothing after, whatever was destroyed in between.
+
+use std::fs;
+use std::io::BufRead as _;
+use std::io::BufReader;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use bed::Cache;
+use serde_json::Value;
+
+use crate::support::Cluster;
+use crate::support::Ended;
+use crate::support::seed;
+use crate::support::whole;
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// A kill leaves the hosts' locks behind for so long, and systemd one script.
+const CONFIRM: [&str; 4] = ["--accept-foreign", "--yes", "--cluster", "test"];
+
+/// What the API shows of the objects that a test wrote: names with their contents, in order.
+fn written(cluster: &Cluster) -> Result<String> {
+    let path = "jsonpath={range .items[*]}{.kind}/{.metadata.namespace}/{.metadata.name}={.data}{\"\\n\"}{end}";
+    cluster.kubectl(&["get", "configmaps,secrets", "-A", "-l", "written=yes", "--sort-by=.metadata.name", "-o", path])
+}
+
+/// Writes config maps and a Secret of their own into a new namespace.
+fn write(cluster: &Cluster, namespace: &str) -> Result<()> {
+    let mut text = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n");
+    for at in 0..20 {
+        text.push_str(&format!(
+            "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {namespace}-{at}, namespace: {namespace}, labels: {{written: \"yes\"}}}}\n\
+             data: {{content: \"{namespace} {at} {}\"}}\n",
+            "x".repeat(at * 50)
+        ));
+    }
+    text.push_str(&format!(
+        "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {namespace}-secret, namespace: {namespace}, labels: {{written: \"yes\"}}}}\n\
+         stringData: {{word: \"secret of {namespace}\"}}\n"
+    ));
+    let file = cluster.add_file(&format!("{namespace}.yaml"), &text)?;
+    cluster.kubectl(&["apply", "-f", &file.display().to_string()]).map(drop)
+}
+
+/// A snapshot as etcdctl saves it.
+fn snapshot(cluster: &Cluster, name: &str) -> Result<PathBuf> {
+    let series = if cluster.file.minor == "1.36" { "3.6" } else { "3.7" };
+    let host = cluster.host("h1");
+    host.put(&Cache::from_environment().folder().join(format!("artifacts/etcd-{series}/etcdctl")), "/root/etcdctl")?;
+    host.ssh(
+        "cd /etc/etcd/pki && /root/etcdctl --endpoints https://127.0.0.1:2379 --cacert ca.crt --cert healthcheck-client.crt \
+         --key healthcheck-client.key snapshot save /root/snapshot.db 2>&1",
+    )?;
+    let output = host.command("cat /root/snapshot.db; rm /root/snapshot.db").output()?;
+    anyhow::ensure!(output.status.success(), "the snapshot was not read");
+    let path = cluster.folder().join(name);
+    fs::write(&path, output.stdout)?;
+    Ok(path)
+}
+
+fn restore(cluster: &Cluster, snapshot: &Path, more: &[&str]) -> Result<Ended> {
+    let path = snapshot.display().to_string();
+    cluster.bastide(&[&["etcd", "snapshot", "restore", &path], &CONFIRM[..], more].concat())
+}
+
+#[track_caller]
+fn succeeds(ended: &Ended, what: &str) {
+    assert_eq!(ended.code, Some(0), "{what}: {ended}");
+    println!("{what}: {:.1} s", ended.took.as_secs_f64());
+}
+
+/// Everything of `before` is there by content, nothing else that a test wrote is, and the cluster is well.
+fn is_as(cluster: &Cluster, before: &str) -> Result<()> {
+    cluster.wait_nodes_ready(3 * MINUTE)?;
+    assert_eq!(written(cluster)?, before);
+    let owners = cluster.hosts();
+    for host in &owners {
+        let strange = host.ssh("find /var/lib/etcd ! -user etcd -o ! -group etcd")?;
+        assert_eq!(strange, "", "{}: not etcd's", host.name());
+    }
+    cluster.wait_pods_ready(5 * MINUTE)?;
+    cluster.assert_plans_nothing();
+    Ok(())
+}
+
+/// A restore that is killed where it says this for the first time.
+fn killed_at(cluster: &Cluster, snapshot: &Path, words: &str) -> Result<()> {
+    let path = snapshot.display().to_string();
+    let arguments = [&["-v", "--log-format", "json", "etcd", "snapshot", "restore", &path], &CONFIRM[..]].concat();
+    let mut child = cluster.command(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let mut told = String::new();
+    for line in BufReader::new(child.stderr.take().context("stderr")?).lines() {
+        let line = line?;
+        let said =
+            serde_json::from_str::<Value>(&line).ok().and_then(|line| Some(line["message"].as_str()?.to_owned()));
+        told.push_str(&line);
+        told.push('\n');
+        if said.is_some_and(|said| said.starts_with(words)) {
+            child.kill()?;
+        }
+    }
+    let status = child.wait()?;
+    assert!(status.code().is_none(), "{words:?} was not reached: {status}\n{told}");
+    Ok(())
+}
+
+/// What a restore says at the beginning of each kind of step.
+const STEPS: [&str; 6] = [
+    "removes /etc/kubernetes/manifests/kube-apiserver.yaml",
+    "waits until kube-apiserver",
+    "waits until etcd",
+    "restores etcd's data",
+    "writes /etc/kubernetes/manifests/etcd.yaml",
+    "waits for etcd",
+];
+
+#[test]
+fn one_host_gets_back_what_its_snapshot_knows_and_a_restore_that_was_cut_off_goes_on_or_back() -> Result<()> {
+    let cluster = Cluster::one_host()?;
+    cluster.up();
+    cluster.wait_nodes_ready(3 * MINUTE)?;
+    write(&cluster, "before")?;
+    let before = written(&cluster)?;
+    let file = snapshot(&cluster, "snapshot.db")?;
+    write(&cluster, "after")?;
+    let after = written(&cluster)?;
+    assert_ne!(before, after);
+
+    refused_before_anything_stops(&cluster, &file)?;
+    assert_eq!(written(&cluster)?, after);
+
+    // The disk of the only member is lost.
+    cluster.host("h1").ssh("rm -rf /var/lib/etcd/member; pkill -9 -x etcd || true")?;
+    succeeds(&restore(&cluster, &file, &["--timings"])?, "one host, its etcd disk lost");
+    is_as(&cluster, &before)?;
+
+    write(&cluster, "later")?;
+    let later = written(&cluster)?;
+    let steps: Vec<&str> =
+        if whole() { STEPS.to_vec() } else { vec![STEPS[usize::try_from(seed() % STEPS.len() as u64)?]] };
+    for step in steps {
+        println!("killed at {step:?}");
+        killed_at(&cluster, &file, step)?;
+        let refused = cluster.bastide(&["up", "--yes"])?;
+        assert_eq!(refused.code, Some(1), "`up` in the middle of a restore: {refused}");
+        assert!(refused.stderr.contains("--abort"), "{refused}");
+        let back = cluster.bastide(&["etcd", "snapshot", "restore", "--abort", "--yes", "--cluster", "test"])?;
+        succeeds(&back, "taken back");
+        is_as(&cluster, &later)?;
+        if whole() {
+            killed_at(&cluster, &file, step)?;
+            succeeds(&restore(&cluster, &file, &[])?, "gone on with");
+            is_as(&cluster, &before)?;
+            write(&cluster, "later")?;
+        }
+    }
+    if !whole() {
+        killed_at(&cluster, &file, STEPS[3])?;
+        succeeds(&restore(&cluster, &file, &[])?, "gone on with");
+        is_as(&cluster, &before)?;
+    }
+    Ok(())
+}
+
+/// Damaged and unproven files are refused while everything still runs.
+fn refused_before_anything_stops(cluster: &Cluster, file: &Path) -> Result<()> {
+    let whole = fs::read(file)?;
+    let broken = cluster.folder().join("broken.db");
+    let etcd = || cluster.host("h1").ssh("pgrep -x etcd");
+    let running = etcd()?;
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    for bytes in [&flipped[..], &whole[..whole.len() - 100], &whole[..whole.len() - 4096], b"nothing"] {
+        fs::write(&broken, bytes)?;
+        let refused = restore(cluster, &broken, &[])?;
+        assert_eq!(refused.code, Some(1), "{refused}");
+        assert!(refused.stderr.contains("broken.db"), "{refused}");
+    }
+    let path = file.display().to_string();
+    let unproven = cluster.bastide(&["etcd", "snapshot", "restore", &path, "--yes", "--cluster", "test"])?;
+    assert_eq!(unproven.code, Some(1), "a plain database without --accept-foreign: {unproven}");
+    let other =
+        cluster.bastide(&["etcd", "snapshot", "restore", &path, "--accept-foreign", "--yes", "--cluster", "x"])?;
+    assert_eq!(other.code, Some(1), "another cluster's name: {other}");
+    assert_eq!(etcd()?, running, "etcd was touched");
+    Ok(())
+}
+
+/// Fresh disks at the same addresses.
+fn reinstalled(cluster: &Cluster, hosts: &[&str]) -> Result<()> {
+    for name in hosts {
+        let host = cluster.host(name);
+        host.wipe()?;
+        host.power_on()?;
+    }
+    for name in hosts {
+        cluster.host(name).wait()?;
+    }
+    cluster.write()
+}
+
+#[test]
+fn three_hosts_survive_the_loss_of_one_two_or_all_disks() -> Result<()> {
+    let losses: &[&[&str]] = &[&["h2"], &["h1", "h3"], &["h1", "h2", "h3"]];
+    if !whole() {
+        return Ok(());
+    }
+    let cluster = Cluster::three_all_roles()?;
+    cluster.up();
+    cluster.wait_nodes_ready(3 * MINUTE)?;
+    write(&cluster, "before")?;
+    let before = written(&cluster)?;
+    let file = snapshot(&cluster, "snapshot.db")?;
+    for lost in losses {
+        write(&cluster, "after")?;
+        reinstalled(&cluster, lost)?;
+        succeeds(&restore(&cluster, &file, &[])?, &format!("the disks of {lost:?} lost"));
+        is_as(&cluster, &before)?;
+    }
+
+    // A dead member is left out, comes back with the old data, is refused, and gets the new.
+    write(&cluster, "after")?;
+    cluster.host("h3").power_cut()?;
+    let without = restore(&cluster, &file, &["--without", "h3"])?;
+    assert_eq!(without.code, Some(3), "{without}");
+    cluster.host("h3").power_on()?;
+    cluster.host("h3").wait()?;
+    let refused = cluster.bastide(&["up", "--yes"])?;
+    assert_eq!(refused.code, Some(1), "{refused}");
+    assert!(refused.stderr.contains("h3"), "{refused}");
+    succeeds(&restore(&cluster, &file, &["--rejoin"])?, "a member that had been away");
+    is_as(&cluster, &before)
+}
