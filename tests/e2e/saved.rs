@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
 use anyhow::Result;
 use anyhow::ensure;
@@ -54,7 +55,8 @@ pub(crate) fn a_saved_plan_runs_as_it_was_shown_or_not_at_all(cluster: &mut Clus
     let ended = up(cluster)?;
     ensure!(ended.code == Some(0), "{ended}");
     ran_what_was_shown(&shown, &ended)?;
-    cluster.host("h1").ssh("grep -qx 'maxPods: 111' /var/lib/kubelet/config.yaml")?;
+    let capacity = ["get", "node", "h1", "-o", "jsonpath={.status.capacity.pods}"];
+    cluster.kubectl_until(&capacity, Duration::from_mins(3), |pods| pods == "111")?;
     cluster.assert_plans_nothing();
     refused(cluster, "another revision was made since")
 }
