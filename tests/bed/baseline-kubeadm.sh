@@ -4,7 +4,7 @@
 #   reset    RUNS times: the same on one host, with `kubeadm reset` between the runs
 #   ha       3 hosts: init + 2 x `join --control-plane` one after the other, until 3 nodes Ready
 #   recover  on the cluster that `KEEP=1 baseline-kubeadm.sh ha` left: reboot and power cut of one and of all hosts
-#   cluster NAME..  on hosts that prep-host.sh has prepared: init, joins, until all are Ready; leaves them running (`cargo xtask bench up`)
+#   cluster NAME..  on hosts that prep-host.sh has prepared: init, flannel, joins; leaves them running (`cargo xtask bench up`, which looks for itself when they are Ready)
 #   env: MINOR (1.37), RUNS, BED, NET, BASTIDE_BED_CACHE as in bed.sh, KEEP=1 (leave the hosts running), KUBEPROXY=iptables|nftables,
 #        CNI=bridge|flannel (bridge: a file per host, no traffic between hosts; flannel: DaemonSet, checked by check-network.sh)
 # Hosts are prepared (files pushed, images imported, containerd running) outside kubeadm's time; that time has its own line.
@@ -87,7 +87,7 @@ ha() {
 }
 cluster() { # NAME..
   local first=$1; shift
-  init "$first" "${1:+--upload-certs}"; net_up "$first" "$@"; [ $# = 0 ] || joins "$@"; wait_ready $(($# + 1))
+  init "$first" "${1:+--upload-certs}"; net_up "$first" "$@"; [ $# = 0 ] || joins "$@"
 }
 booted() { # NAME..: wait until each is Ready with its present boot (a dead node stays "Ready" in the API for 40 s)
   local h id i; for h in "$@"; do id=$("$B" ssh "$h" cat /proc/sys/kernel/random/boot_id)

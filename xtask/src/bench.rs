@@ -4,11 +4,15 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use anyhow::anyhow;
 use anyhow::bail;
 use bed::Bed;
 use bed::Cache;
@@ -16,6 +20,7 @@ use bed::ClusterFile;
 use bed::Keep;
 use bed::Node;
 
+use crate::phase::phase;
 use crate::phase::seconds;
 use crate::setup;
 use crate::tree::script;
@@ -23,6 +28,12 @@ use crate::tree::script;
 const NAME: &str = "bench";
 const NET: &str = "10.91.0";
 const HOSTS: [&str; 5] = ["h1", "h2", "h3", "h4", "h5"];
+
+/// How often the nodes are looked at, and for how long.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_mins(10);
+/// Where kubeadm and bastide alike leave a credential that may list nodes.
+const CREDENTIAL: &str = "/etc/kubernetes/controller-manager.conf";
 
 /// What was on the hosts before the clock started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,49 +44,92 @@ enum Start {
     Prepared,
 }
 
+/// Who is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tool {
+    Kubeadm,
+    Bastide,
+}
+
+/// How long one run took, from its first command.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    /// Until every node was Ready, as seen from outside.
+    ready: Duration,
+    /// Until the last command had ended: the last `kubeadm join`, or `bastide up`, which also waits for DNS and metrics.
+    ended: Duration,
+}
+
 /// One comparison.
 struct Case {
     start: Start,
     hosts: Vec<&'static str>,
-    kubeadm: Vec<Duration>,
-    bastide: Vec<Duration>,
+    kubeadm: Vec<Times>,
+    bastide: Vec<Times>,
 }
 
 /// Runs every case `rounds` times, kubeadm and bastide by turns, and prints times, medians and ratios.
 pub(crate) fn up(rounds: usize, sizes: &[usize]) -> Result<()> {
     setup::all(setup::MINOR)?;
-    let bench = Bench { bed: Bed::named(NAME, NET, Keep::Running), program: setup::bastide()?, folder: folder()? };
+    let program = setup::bastide_released()?;
+    let bench = Bench { bed: Bed::named(NAME, NET, Keep::Running), program, folder: folder()? };
     let mut cases = Vec::new();
     for hosts in sizes.iter().filter_map(|size| HOSTS.get(..*size)).map(<[_]>::to_vec) {
+        phase(&format!("{} host(s), bare and prepared", hosts.len()), || bench.prepare(&hosts))?;
         for start in [Start::Bare, Start::Prepared] {
-            cases.push(Case { start, hosts: hosts.clone(), kubeadm: Vec::new(), bastide: Vec::new() });
-        }
-    }
-    for case in &mut cases {
-        for round in 1..=rounds {
-            println!("{} host(s), {:?}, round {round}", case.hosts.len(), case.start);
-            case.kubeadm.push(bench.kubeadm(case.start, &case.hosts)?);
-            println!("  kubeadm {}, load {}", seconds(case.kubeadm[round - 1]), load()?);
-            case.bastide.push(bench.bastide(case.start, &case.hosts)?);
-            println!("  bastide {}, load {}", seconds(case.bastide[round - 1]), load()?);
+            let mut case = Case { start, hosts: hosts.clone(), kubeadm: Vec::new(), bastide: Vec::new() };
+            for round in 1..=rounds {
+                println!("{}, round {round}", case.title());
+                case.kubeadm.push(bench.measured(Tool::Kubeadm, start, &hosts)?);
+                case.bastide.push(bench.measured(Tool::Bastide, start, &hosts)?);
+            }
+            cases.push(case);
         }
     }
     bench.bed.destroy()?;
-    println!("\nuntil all nodes are Ready; median of {rounds} (all of them)");
+    println!("\n{rounds} round(s); median (smallest to largest), ratio of the medians");
     for case in &cases {
-        let (kubeadm, bastide) = (median(&case.kubeadm), median(&case.bastide));
-        println!(
-            "{} control plane(s), {:<9} kubeadm {} ({})   bastide {} ({})   ratio {:.2}",
-            case.hosts.len(),
-            format!("{:?}", case.start).to_lowercase(),
-            seconds(kubeadm),
-            list(&case.kubeadm),
-            seconds(bastide),
-            list(&case.bastide),
-            bastide.as_secs_f64() / kubeadm.as_secs_f64()
-        );
+        case.print("all nodes Ready", |times| times.ready);
+        case.print("last command ended", |times| times.ended);
     }
     Ok(())
+}
+
+impl Case {
+    fn title(&self) -> String {
+        format!("{} control plane(s), {}", self.hosts.len(), format!("{:?}", self.start).to_lowercase())
+    }
+
+    fn print(&self, what: &str, which: fn(&Times) -> Duration) {
+        let of = |times: &[Times]| Spread::of(times.iter().map(which).collect());
+        let (kubeadm, bastide) = (of(&self.kubeadm), of(&self.bastide));
+        println!(
+            "{:<28} {what:<18} kubeadm {kubeadm}   bastide {bastide}   ratio {:.2}",
+            self.title(),
+            bastide.median.as_secs_f64() / kubeadm.median.as_secs_f64()
+        );
+    }
+}
+
+/// What several measurements amount to.
+struct Spread {
+    median: Duration,
+    smallest: Duration,
+    largest: Duration,
+}
+
+impl Spread {
+    fn of(mut times: Vec<Duration>) -> Self {
+        times.sort_unstable();
+        let at = |index: usize| times.get(index).copied().unwrap_or_default();
+        Self { median: at(times.len() / 2), smallest: at(0), largest: at(times.len().saturating_sub(1)) }
+    }
+}
+
+impl std::fmt::Display for Spread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({} to {})", seconds(self.median), seconds(self.smallest), seconds(self.largest))
+    }
 }
 
 struct Bench {
@@ -85,35 +139,82 @@ struct Bench {
 }
 
 impl Bench {
-    /// The test bed's parallel push and import, then init, flannel, and the joins that kubeadm does one by one.
-    fn kubeadm(&self, start: Start, hosts: &[&str]) -> Result<Duration> {
-        self.fresh(hosts)?;
-        let prepare = || baseline("prep-host.sh", hosts);
-        let cluster = || baseline("baseline-kubeadm.sh", &[&["cluster"], hosts].concat());
-        if start == Start::Prepared {
-            prepare()?;
-        }
-        let clock = Instant::now();
-        if start == Start::Bare {
-            prepare()?;
-        }
-        cluster()?;
-        Ok(clock.elapsed())
+    /// Keeps the hosts' file systems as each run will find them: bare, and prepared in the way of either tool.
+    fn prepare(&self, hosts: &[&str]) -> Result<()> {
+        self.bed.destroy()?;
+        self.bed.start(hosts)?;
+        self.keep(hosts, &snapshot(Tool::Kubeadm, Start::Bare))?;
+        self.boot(hosts, &snapshot(Tool::Kubeadm, Start::Bare))?;
+        baseline("prep-host.sh", hosts)?;
+        self.keep(hosts, &snapshot(Tool::Kubeadm, Start::Prepared))?;
+        self.boot(hosts, &snapshot(Tool::Bastide, Start::Bare))?;
+        self.up(hosts)?;
+        self.strip(hosts)?;
+        self.keep(hosts, &snapshot(Tool::Bastide, Start::Prepared))
     }
 
-    fn bastide(&self, start: Start, hosts: &[&str]) -> Result<Duration> {
-        match start {
-            Start::Bare => self.fresh(hosts)?,
-            Start::Prepared => self.prepared(hosts)?,
+    fn measured(&self, tool: Tool, start: Start, hosts: &[&str]) -> Result<Times> {
+        self.boot(hosts, &snapshot(tool, start))?;
+        if start == Start::Prepared {
+            for host in hosts {
+                self.bed.host(host).until("systemctl is-active -q containerd", Duration::from_mins(1))?;
+            }
         }
+        let before = load()?;
+        let times = match tool {
+            // The test bed's parallel push and import, then init, flannel, and the joins that kubeadm does one by one.
+            Tool::Kubeadm => self.timed(hosts, || {
+                if start == Start::Bare {
+                    baseline("prep-host.sh", hosts)?;
+                }
+                baseline("baseline-kubeadm.sh", &[&["cluster"], hosts].concat())
+            }),
+            Tool::Bastide => self.timed(hosts, || self.up(hosts)),
+        }?;
+        println!(
+            "  {tool:?}: Ready after {}, ended after {}, load {before} before and {} after",
+            seconds(times.ready),
+            seconds(times.ended),
+            load()?
+        );
+        Ok(times)
+    }
+
+    /// Does `work` while the nodes are looked at from outside.
+    fn timed(&self, hosts: &[&str], work: impl FnOnce() -> Result<()>) -> Result<Times> {
         let clock = Instant::now();
-        self.up(hosts)?;
+        let failed = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let watch = scope.spawn(|| self.ready(hosts, clock, &failed));
+            let ended = work().map(|()| clock.elapsed());
+            failed.store(ended.is_err(), Ordering::Relaxed);
+            let ready = watch.join().map_err(|_| anyhow!("the watch panicked"))?;
+            Ok(Times { ended: ended?, ready: ready? })
+        })
+    }
+
+    /// When the first API server showed every node as Ready.
+    fn ready(&self, hosts: &[&str], clock: Instant, failed: &AtomicBool) -> Result<Duration> {
+        let first = self.bed.host(hosts.first().copied().unwrap_or_default());
         let kubectl = Cache::from_environment().kubernetes(setup::MINOR).join("bin/kubectl");
-        let mut wait = self.bed.command(kubectl);
-        wait.env("KUBECONFIG", self.folder.join("kube_config_cluster.yml"));
-        wait.args(["wait", "--for=condition=Ready", "node", "--all", "--timeout=300s"]);
-        quiet(&mut wait)?;
-        Ok(clock.elapsed())
+        let credential = self.folder.with_extension("conf");
+        let mut known = false;
+        while clock.elapsed() < PATIENCE && !failed.load(Ordering::Relaxed) {
+            if known {
+                let mut look = self.bed.command(&kubectl);
+                look.arg("--kubeconfig").arg(&credential);
+                look.args(["--server", &format!("https://{}:6443", first.address()), "--request-timeout=2s"]);
+                let answer = look.args(["get", "--raw", "/api/v1/nodes"]).output()?;
+                if answer.status.success() && ready_nodes(&answer.stdout)? == hosts.len() {
+                    return Ok(clock.elapsed());
+                }
+            } else if let Ok(text) = first.ssh(&format!("cat {CREDENTIAL}")) {
+                fs::write(&credential, text)?;
+                known = true;
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        bail!("the nodes are not Ready after {}", seconds(clock.elapsed()))
     }
 
     fn up(&self, hosts: &[&str]) -> Result<()> {
@@ -129,15 +230,8 @@ impl Bench {
         quiet(&mut up)
     }
 
-    fn fresh(&self, hosts: &[&str]) -> Result<()> {
-        self.bed.destroy()?;
-        self.bed.start(hosts)
-    }
-
-    /// Hosts as a cluster leaves them once everything but its programs, images and containerd is taken away.
-    fn prepared(&self, hosts: &[&str]) -> Result<()> {
-        self.fresh(hosts)?;
-        self.up(hosts)?;
+    /// Takes away everything of a cluster but its programs, its images and containerd.
+    fn strip(&self, hosts: &[&str]) -> Result<()> {
         for host in hosts {
             self.bed.host(host).ssh(
                 "for folder in /opt/bastide/*/; do PATH=$PATH:$folder; done
@@ -148,16 +242,47 @@ impl Bench {
                  test -z \"$(ctr -n k8s.io containers ls -q)\"",
             )?;
         }
-        // A new boot forgets links, mounts and rules.
+        Ok(())
+    }
+
+    /// Shuts the hosts down and keeps their file systems.
+    fn keep(&self, hosts: &[&str], snapshot: &str) -> Result<()> {
         for host in hosts {
             let host = self.bed.host(host);
             host.shut_down()?;
-            host.power_on()?;
-            host.wait()?;
-            host.until("systemctl is-active -q containerd", Duration::from_secs(30))?;
+            host.save(snapshot)?;
         }
         Ok(())
     }
+
+    /// Boots the hosts from what was kept, and lets the machine's disk come to rest.
+    fn boot(&self, hosts: &[&str], snapshot: &str) -> Result<()> {
+        for host in hosts {
+            let host = self.bed.host(host);
+            host.power_cut()?;
+            host.restore(snapshot)?;
+        }
+        quiet(&mut Command::new("sync"))?;
+        self.bed.start(hosts)
+    }
+}
+
+/// The name under which hosts are kept. Bare hosts are the same for both.
+fn snapshot(tool: Tool, start: Start) -> String {
+    match start {
+        Start::Bare => "bare".to_owned(),
+        Start::Prepared => format!("{tool:?}").to_lowercase(),
+    }
+}
+
+/// How many nodes of a list are Ready.
+fn ready_nodes(list: &[u8]) -> Result<usize> {
+    let list: serde_json::Value = serde_json::from_slice(list)?;
+    let is_ready = |node: &&serde_json::Value| {
+        let conditions = node["status"]["conditions"].as_array();
+        conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True"))
+    };
+    Ok(list["items"].as_array().map_or(0, |nodes| nodes.iter().filter(is_ready).count()))
 }
 
 /// Runs a script of kubeadm's side on the bench's hosts.
@@ -185,14 +310,4 @@ fn folder() -> Result<PathBuf> {
 
 fn load() -> Result<String> {
     Ok(fs::read_to_string("/proc/loadavg")?.split(' ').next().unwrap_or_default().to_owned())
-}
-
-fn median(times: &[Duration]) -> Duration {
-    let mut times = times.to_vec();
-    times.sort_unstable();
-    times.get(times.len() / 2).copied().unwrap_or_default()
-}
-
-fn list(times: &[Duration]) -> String {
-    times.iter().map(|time| seconds(*time)).collect::<Vec<_>>().join(", ")
 }

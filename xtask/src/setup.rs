@@ -61,6 +61,13 @@ pub(crate) fn bastide() -> Result<PathBuf> {
     Ok(fs::canonicalize(root().join("target/debug/bastide"))?)
 }
 
+/// Builds the program as it is shipped, for measurements.
+pub(crate) fn bastide_released() -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    run(Command::new(cargo).current_dir(root()).args(["build", "--locked", "--release", "--bin", "bastide"]))?;
+    Ok(fs::canonicalize(root().join("target/release/bastide"))?)
+}
+
 fn packages() -> Result<()> {
     if !running_as_root()? {
         bail!("must be root: test hosts are made of namespaces and mounts");
