@@ -65,16 +65,11 @@ pub async fn observe<H: Host>(fleet: &Fleet<H>, scopes: &BTreeMap<HostName, Scop
             Ok(seen) => {
                 sighting.hosts.insert(name, seen);
             }
-            Err(error) if is_silence(&error) => {
+            Err(error) if error.is_silence() => {
                 sighting.unreachable.insert(name, error.to_string());
             }
             Err(error) => sighting.errors.push(error),
         }
     }
     sighting
-}
-
-/// Whether the host is simply not there, rather than there and wrong.
-pub(super) fn is_silence(error: &HostError) -> bool {
-    matches!(error, HostError::Connect { .. } | HostError::Lost { .. })
 }

@@ -10,7 +10,6 @@ use crate::apply::ApplyError;
 use crate::apply::Cluster;
 use crate::apply::Fleet;
 use crate::apply::Health;
-use crate::apply::fleet::is_silence;
 use crate::host::Host;
 use crate::model::Gate;
 use crate::model::HostName;
@@ -68,7 +67,7 @@ async fn last_words<H: Host>(gate: &Gate, fleet: &Fleet<H>) -> (String, bool) {
     };
     match timeout(LAST_WORDS, host.last_words(component)).await {
         Ok(Ok(words)) => (words, false),
-        Ok(Err(error)) => (String::new(), is_silence(&error)),
+        Ok(Err(error)) => (String::new(), error.is_silence()),
         Err(_) => (String::new(), true),
     }
 }

@@ -10,7 +10,6 @@ use crate::apply::ApplyError;
 use crate::apply::Cluster;
 use crate::apply::Journal;
 use crate::apply::Run;
-use crate::apply::fleet::is_silence;
 use crate::apply::gate;
 use crate::apply::record;
 use crate::host::Host;
@@ -76,7 +75,7 @@ pub(super) async fn run<'a, H: Host, C: Cluster, J: Journal>(
         ended.timings.push(("write".to_owned(), started.elapsed()));
         if let Err(error) = done {
             ended.record = Some(before);
-            ended.end = if is_silence(&error) && with.may_be_silent(&step.host) {
+            ended.end = if error.is_silence() && with.may_be_silent(&step.host) {
                 End::Silent(error.to_string())
             } else {
                 End::Failed(vec![error.into()])

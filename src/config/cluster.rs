@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::config::upgrade::Share;
 use crate::model::Allowance;
 use crate::model::Content;
 use crate::model::HostName;
+use crate::model::Jump;
 use crate::model::KubeVersion;
+use crate::model::Login;
 use crate::model::Roles;
 use crate::model::Taint;
 
@@ -36,6 +40,8 @@ pub struct Cluster {
     pub sans: Vec<String>,
     /// metrics-server: replicas, or none when `monitoring.provider: none`.
     pub metrics_server_replicas: Option<u32>,
+    /// `upgrade_strategy.max_unavailable_worker`, RKE's default a tenth.
+    pub max_unavailable_worker: Share,
     /// `addons` and `addons_include`, in order.
     pub addons: Vec<AddonSource>,
     /// How hosts are reached.
@@ -52,6 +58,11 @@ impl Cluster {
     /// Nodes with an etcd member, in the order of the file.
     pub fn etcd_members(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(|node| node.roles.etcd())
+    }
+    /// How many workers that are nothing else may be away at once while the cluster changes.
+    pub fn workers_away_at_once(&self) -> NonZeroUsize {
+        let workers = self.nodes.iter().filter(|node| !node.roles.control_plane() && !node.roles.etcd());
+        self.max_unavailable_worker.of(workers.count())
     }
 }
 
@@ -74,40 +85,6 @@ pub struct Node {
     pub taints: Vec<Taint>,
 }
 
-/// How one sshd is logged in to.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Login {
-    /// `port`, default 22.
-    pub port: u16,
-    /// `user`.
-    pub user: String,
-    /// In order of trial.
-    pub keys: Vec<KeySource>,
-    /// `bastide.ssh.hosts.<address>.host_key`-style pin: an OpenSSH public key line, beside known_hosts.
-    pub host_key: Option<String>,
-}
-
-/// Where a private key comes from.
-#[derive(Debug, Clone, PartialEq)]
-pub enum KeySource {
-    /// The agent at `SSH_AUTH_SOCK`.
-    Agent,
-    /// `ssh_key`, with the certificate of `ssh_cert` where given.
-    Inline {
-        /// OpenSSH or PEM private key.
-        key: Content,
-        /// OpenSSH certificate line.
-        certificate: Option<String>,
-    },
-    /// `ssh_key_path` with `~` resolved by the caller, with `ssh_cert_path` or `ssh_cert`.
-    Path {
-        /// Private key file.
-        key: PathBuf,
-        /// OpenSSH certificate file.
-        certificate: Option<PathBuf>,
-    },
-}
-
 /// What holds for all SSH connections.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SshSettings {
@@ -119,15 +96,6 @@ pub struct SshSettings {
     pub sudo_password: Option<PasswordSource>,
     /// `bastide.ssh.connect_timeout`, default 15 s.
     pub connect_timeout: Duration,
-}
-
-/// A bastion.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Jump {
-    /// Name or address.
-    pub address: String,
-    /// How to log in.
-    pub login: Login,
 }
 
 /// Where the sudo password comes from; never the file itself.

@@ -51,43 +51,4 @@ pub(super) fn top(top: &Section) {
     for (key, hint) in UNSUPPORTED.iter().filter(|(key, _)| *key != "cloud_provider") {
         top.unsupported(key, hint);
     }
-    if let Some(section) = top.section("upgrade_strategy") {
-        upgrade_strategy(&section);
-        section.finish();
-    }
-}
-
-/// Read and checked, so that a typing error is found today; bastide does not upgrade yet.
-fn upgrade_strategy(section: &Section) {
-    for key in ["max_unavailable_worker", "max_unavailable_controlplane"] {
-        if let Some(field) = section.given(key) {
-            field.parsed(|text| {
-                let number = text.strip_suffix('%').unwrap_or(text).parse::<u32>();
-                let valid = number.is_ok_and(|number| number > 0 && (number <= 100 || !text.ends_with('%')));
-                if valid { Ok(()) } else { Err(format!("{text:?} is not a number of nodes or a percentage above 0")) }
-            });
-        }
-    }
-    if let Some(field) = section.get("drain") {
-        field.boolean();
-    }
-    if let Some(drain) = section.section("node_drain_input") {
-        for key in ["force", "ignore_daemonsets", "delete_local_data"] {
-            if let Some(field) = drain.get(key) {
-                field.boolean();
-            }
-        }
-        for key in ["grace_period", "timeout"] {
-            if let Some(field) = drain.get(key) {
-                field.number::<i32>(-1, 86_400);
-            }
-        }
-        drain.finish();
-    }
-    if !section.field.node.is_inert() {
-        section.field.warn_with(
-            "nothing reads it yet: nodes are changed one at a time and not drained",
-            "keep it for the version that does",
-        );
-    }
 }

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use crate::config::cluster::KeySource;
-use crate::config::cluster::Login;
 use crate::config::field::Field;
 use crate::config::field::Section;
 use crate::config::read::Context;
 use crate::config::values::local_path;
 use crate::model::Content;
+use crate::model::KeySource;
+use crate::model::Login;
 
 /// RKE's `ssh_key_path` where neither the node nor the cluster gives one.
 const DEFAULT_KEY: &str = "~/.ssh/id_rsa";

@@ -24,6 +24,7 @@ mod suggest;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod upgrade;
 mod values;
 mod version;
 
@@ -36,3 +37,4 @@ pub use problem::Severity;
 pub use read::ParseOptions;
 pub use read::Parsed;
 pub use read::parse;
+pub use upgrade::Share;

@@ -10,7 +10,6 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value as Json;
 
 use crate::config::cluster::Deadlines;
-use crate::config::cluster::Jump;
 use crate::config::cluster::KeyAlgorithm;
 use crate::config::cluster::Options;
 use crate::config::cluster::PasswordSource;
@@ -24,6 +23,7 @@ use crate::config::login::login;
 use crate::config::read::Context;
 use crate::config::values;
 use crate::model::Allowance;
+use crate::model::Jump;
 
 /// What stands under `bastide:`, and the host keys by address with their places.
 pub(super) struct Own<'a> {

@@ -23,6 +23,7 @@ use crate::config::problem::Severity;
 use crate::config::redact;
 use crate::config::services;
 use crate::config::tree::Node;
+use crate::config::upgrade;
 use crate::config::values;
 use crate::config::version;
 use crate::model::Content;
@@ -119,6 +120,7 @@ fn read(log: &Log, root: &Node, options: &ParseOptions) -> Option<Cluster> {
     let sans = authentication(&top);
     authorization(&top);
     let addons = addons(&top);
+    let max_unavailable_worker = upgrade::max_unavailable_worker(&top);
     legacy::top(&top);
 
     let written = top.get("nodes").map_or(0, |field| field.items().len());
@@ -136,6 +138,7 @@ fn read(log: &Log, root: &Node, options: &ParseOptions) -> Option<Cluster> {
         services,
         sans,
         metrics_server_replicas,
+        max_unavailable_worker,
         addons,
         ssh: own.ssh,
         options: own.options,

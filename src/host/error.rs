@@ -8,9 +8,18 @@ use crate::model::RemotePath;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HostError {
-    /// TCP, key exchange or login did not succeed.
+    /// Nobody answers, or whoever does hangs up.
     #[error("{host}: cannot connect: {reason}")]
     Connect {
+        /// Where.
+        host: HostName,
+        /// In words, with the address.
+        reason: String,
+    },
+    /// What stands in the way of the connection is not the host's silence: a `known_hosts` file that cannot be read, a
+    /// bastion that forwards nothing, an sshd that agrees to no algorithm. No later run fares better.
+    #[error("{host}: no connection can be made: {reason}")]
+    Obstructed {
         /// Where.
         host: HostName,
         /// In words, with the address.
@@ -120,4 +129,11 @@ pub enum HostError {
         /// What and where.
         reason: String,
     },
+}
+
+impl HostError {
+    /// Whether the host is simply not there, rather than there and wrong.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::Lost { .. })
+    }
 }

@@ -4,6 +4,7 @@
 
 mod desired;
 mod digest;
+mod login;
 mod names;
 mod object;
 mod observed;
@@ -30,6 +31,9 @@ pub use desired::Taint;
 pub use desired::Unit;
 pub use digest::Blobs;
 pub use digest::Digest;
+pub use login::Jump;
+pub use login::KeySource;
+pub use login::Login;
 pub use names::HostName;
 pub use names::ImageRef;
 pub use names::NameError;

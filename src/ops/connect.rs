@@ -35,7 +35,7 @@ pub(super) struct Connected {
 /// Connects to every node of the file.
 ///
 /// A host that does not answer is reported as unreachable; one that answers wrongly (an unknown or another host key, a
-/// refused login, a refused sudo) is an error, because no later run would fare better.
+/// refused login) is an error, and so is what stands in the way on this side, because no later run would fare better.
 pub(super) async fn connect(cluster: &Cluster, resources: &Arc<SshResources>) -> Result<Connected, OpsError> {
     let password = sudo_password(cluster)?;
     let attempts = cluster.nodes.iter().map(|node| {
@@ -50,7 +50,7 @@ pub(super) async fn connect(cluster: &Cluster, resources: &Arc<SshResources>) ->
             Ok(wire) => {
                 connected.hosts.insert(name.clone(), Machine::new(name, wire, cluster.options.deadlines.transfer));
             }
-            Err(error @ (HostError::Connect { .. } | HostError::Lost { .. })) => {
+            Err(error) if error.is_silence() => {
                 connected.unreachable.insert(name, error);
             }
             Err(error) => wrong.push(error),
@@ -61,15 +61,11 @@ pub(super) async fn connect(cluster: &Cluster, resources: &Arc<SshResources>) ->
 
 /// How `node` is reached.
 pub(super) fn target(cluster: &Cluster, node: &Node, sudo_password: Option<Content>) -> SshTarget {
-    let mut target = SshTarget::new(node.name.clone(), node.address.clone(), login(&node.login));
-    target.jumps = cluster
-        .ssh
-        .jumps
-        .iter()
-        .map(|jump| ssh::Jump { address: jump.address.clone(), login: login(&jump.login) })
-        .collect();
+    let mut target = SshTarget::new(node.name.clone(), node.address.clone(), node.login.clone());
+    target.jumps.clone_from(&cluster.ssh.jumps);
     target.known_hosts = known_hosts(cluster);
     target.sudo_password = sudo_password;
+    target.relay = cluster.options.dial_direct;
     target.connect_timeout = cluster.ssh.connect_timeout;
     target.keepalive = Duration::from_secs(5);
     target
@@ -93,26 +89,5 @@ pub(super) fn sudo_password(cluster: &Cluster) -> Result<Option<Content>, OpsErr
             Ok(value) => Ok(Some(Content::new(value))),
             Err(_) => Err(OpsError::NoVariable { name: name.clone() }),
         },
-    }
-}
-
-fn login(login: &config::Login) -> ssh::Login {
-    ssh::Login {
-        port: login.port,
-        user: login.user.clone(),
-        keys: login.keys.iter().map(key).collect(),
-        host_key: login.host_key.clone(),
-    }
-}
-
-fn key(key: &config::KeySource) -> ssh::KeySource {
-    match key {
-        config::KeySource::Agent => ssh::KeySource::Agent,
-        config::KeySource::Inline { key, certificate } => {
-            ssh::KeySource::Inline { key: key.clone(), certificate: certificate.clone() }
-        }
-        config::KeySource::Path { key, certificate } => {
-            ssh::KeySource::Path { key: key.clone(), certificate: certificate.clone() }
-        }
     }
 }

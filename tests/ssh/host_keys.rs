@@ -251,3 +251,15 @@ async fn a_host_certificate_counts_where_its_authority_is_trusted() {
     let wire = connect(target(&next, next.port, &stranger), &resources()).await.unwrap();
     assert_eq!(wire.exec(call("true")).await.unwrap().status, 0);
 }
+
+#[tokio::test]
+async fn what_stands_in_the_way_is_not_a_host_that_does_not_answer() {
+    let sshd = Sshd::start();
+    let mut folder = sshd.target("root");
+    folder.known_hosts = vec![sshd.path(".")];
+    let old = Sshd::with("Ciphers 3des-cbc");
+    for target in [folder, old.target("root")] {
+        let error = connect(target, &resources()).await.err().unwrap();
+        assert!(matches!(error, HostError::Obstructed { .. }) && !error.is_silence(), "{error}");
+    }
+}

@@ -11,12 +11,12 @@ use std::sync::Mutex;
 use bastide::host::HostError;
 use bastide::host::Wire;
 use bastide::host::ssh::Ask;
-use bastide::host::ssh::KeySource;
 use bastide::host::ssh::NobodyToAsk;
 use bastide::host::ssh::SshResources;
 use bastide::host::ssh::SshTarget;
 use bastide::host::ssh::connect;
 use bastide::model::Content;
+use bastide::model::KeySource;
 
 use crate::sshd::Sshd;
 use crate::sshd::call;

@@ -5,9 +5,9 @@ use std::fs;
 
 use bastide::host::HostError;
 use bastide::host::Wire;
-use bastide::host::ssh::Jump;
 use bastide::host::ssh::SshTarget;
 use bastide::host::ssh::connect;
+use bastide::model::Jump;
 
 use crate::proxy::Proxy;
 use crate::sshd::Sshd;
@@ -72,8 +72,9 @@ async fn a_chain_of_two_bastions_leads_to_the_host() {
 async fn a_bastion_is_held_to_the_same_rules_as_a_host() {
     let (bastion, inner) = (Sshd::with("AllowTcpForwarding no"), Sshd::start());
     let target = behind(&inner, &[(&bastion, bastion.port)]);
-    let error = connect(target.clone(), &resources()).await.err().unwrap().to_string();
-    assert!(error.contains("through the bastion: its sshd forbids forwarding"), "{error}");
+    let error = connect(target.clone(), &resources()).await.err().unwrap();
+    assert!(!error.is_silence(), "the host behind it is not the one that is wrong: {error}");
+    assert!(error.to_string().contains("through the bastion: its sshd forbids forwarding"), "{error}");
     // Its key is not on record.
     inner.target("root");
     let error = connect(target, &resources()).await.err().unwrap();

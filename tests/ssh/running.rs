@@ -342,3 +342,36 @@ async fn a_refused_stream_tells_forbidden_from_nobody_there() {
     let error = wire.dial("127.0.0.1", unused).await.err().unwrap().to_string();
     assert_eq!(error, format!("h1: sshd refuses to forward to 127.0.0.1:{unused}"));
 }
+
+#[tokio::test]
+async fn where_sshd_forwards_nothing_a_command_carries_the_stream() {
+    let sshd = Sshd::with("AllowTcpForwarding no");
+    for user in ["root", "free", "fish", "csh"] {
+        let mut target = sshd.target(user);
+        target.relay = true;
+        let wire = connect(target, &resources()).await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let answer = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut question = [0; 5];
+            socket.read_exact(&mut question).await.unwrap();
+            socket.write_all(&[&question[..], b" yourself", &[0, 255, 10]].concat()).await.unwrap();
+        });
+        let mut stream = wire.dial("127.0.0.1", port).await.unwrap();
+        stream.write_all(b"hello").await.unwrap();
+        let mut heard = Vec::new();
+        tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut heard)).await.unwrap().unwrap();
+        assert_eq!(heard, b"hello yourself\0\xff\n", "{user}");
+        answer.await.unwrap();
+        // Nobody listens any more: the stream ends without a byte. More of them than sshd has places, one after the other.
+        for _ in 0..12 {
+            let mut stream = wire.dial("127.0.0.1", port).await.unwrap();
+            let mut heard = Vec::new();
+            tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut heard)).await.unwrap().unwrap();
+            assert_eq!(heard, b"");
+        }
+        assert_eq!(wire.channels(), Channels { sessions: 13, forwards: 0 });
+        assert!(wire.dial("127.0.0.1;reboot", port).await.is_err(), "only addresses pass");
+    }
+}

@@ -16,13 +16,13 @@ use std::time::Instant;
 
 use bastide::host::Call;
 use bastide::host::Payload;
-use bastide::host::ssh::KeySource;
-use bastide::host::ssh::Login;
 use bastide::host::ssh::NobodyToAsk;
 use bastide::host::ssh::SshResources;
 use bastide::host::ssh::SshTarget;
 use bastide::model::Content;
 use bastide::model::HostName;
+use bastide::model::KeySource;
+use bastide::model::Login;
 use tempfile::TempDir;
 
 /// The password of every user who has one. A word that no log has another reason to hold.

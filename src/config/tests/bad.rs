@@ -485,8 +485,8 @@ addons_include: ['https://example.com/a.yml']
         remove it
     12:27 warning: services.kubelet.extra_binds[0]: not needed: the kubelet runs on the host itself and sees this path
         remove it
-    13:1 warning: upgrade_strategy: nothing reads it yet: nodes are changed one at a time and not drained
-        keep it for the version that does
+    13:56 warning: upgrade_strategy.drain: ignored: bastide drains no node yet
+        drain nodes yourself before a change that restarts them
     14:18 error: addons_include[0]: bastide does not fetch addons from URLs yet
         download it and name the file
     "#);
@@ -502,8 +502,6 @@ upgrade_strategy:
   node_drain_input: {grace_period: -1 // as the pod says, timeout: 60}
 ",
     )), @r#"
-    6:1 warning: upgrade_strategy: nothing reads it yet: nodes are changed one at a time and not drained
-        keep it for the version that does
     7:27 error: upgrade_strategy.max_unavailable_worker: "0" is not a number of nodes or a percentage above 0
     8:33 error: upgrade_strategy.max_unavailable_controlplane: "101%" is not a number of nodes or a percentage above 0
     9:36 error: upgrade_strategy.node_drain_input.grace_period: "-1 // as the pod says" is not a whole number from -1 to 86400

@@ -9,12 +9,12 @@ use super::options;
 use super::read;
 use super::said;
 use super::with;
-use crate::config::KeySource;
-use crate::config::Login;
 use crate::config::NetworkPlugin;
 use crate::config::Profile;
 use crate::config::parse;
+use crate::model::KeySource;
 use crate::model::KubeVersion;
+use crate::model::Login;
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -401,6 +401,9 @@ fn every_kind_of_key_is_read() {
         ],
         metrics_server_replicas: Some(
             2,
+        ),
+        max_unavailable_worker: Percent(
+            10,
         ),
         addons: [
             Inline(

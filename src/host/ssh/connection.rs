@@ -29,9 +29,9 @@ use super::login::LoginFault;
 use super::resources::Handshake;
 use super::resources::SshResources;
 use super::stream;
-use super::target::Login;
 use super::target::SshTarget;
 use crate::host::HostError;
+use crate::model::Login;
 
 /// sshd's `MaxSessions` is 10; two are left to the administrator.
 const SESSIONS: usize = 8;
@@ -153,8 +153,10 @@ struct Greeted {
 
 /// Why there is no session.
 enum Failure {
-    /// Below SSH, in words.
+    /// Nobody answers, in words.
     Connect(String),
+    /// Not a matter of answering, in words.
+    Obstructed(String),
     /// Too busy, or gone: worth another try.
     Dropped(String),
     /// In SSH.
@@ -193,7 +195,7 @@ async fn try_once(
     shared: &Arc<SshResources>,
 ) -> Result<Greeted, Failure> {
     let keys = HostKeys::load(hop.address, hop.login.port, hop.login.host_key.as_deref(), &target.known_hosts, shared)
-        .map_err(Failure::Connect)?;
+        .map_err(Failure::Obstructed)?;
     let config = Arc::new(config(target, &keys, &purpose));
     let farewell = Farewell::default();
     let verifier = Verifier { keys, purpose, farewell: farewell.clone() };
@@ -208,9 +210,15 @@ async fn try_once(
             exchange_keys(target, config, socket, verifier).await
         }
         Some(bastion) => {
-            let channel = stream::open(bastion, hop.address, hop.login.port, target.connect_timeout)
-                .await
-                .map_err(|refusal| Failure::Connect(format!("through the bastion: {refusal}")))?;
+            let channel = stream::open(bastion, hop.address, hop.login.port, target.connect_timeout).await.map_err(
+                |refusal| {
+                    let reason = format!("through the bastion: {refusal}");
+                    match refusal {
+                        stream::Refusal::Forbidden => Failure::Obstructed(reason),
+                        stream::Refusal::NobodyThere | stream::Refusal::Lost => Failure::Connect(reason),
+                    }
+                },
+            )?;
             exchange_keys(target, config, channel, verifier).await
         }
     }?;
@@ -244,6 +252,22 @@ fn dropped(error: &russh::Error) -> bool {
         ),
         _ => false,
     }
+}
+
+/// Whether the connection ended, rather than the two sides' understanding.
+fn gone(error: &russh::Error) -> bool {
+    use russh::Error as E;
+    dropped(error)
+        || matches!(
+            error,
+            E::IO(_)
+                | E::ConnectionTimeout
+                | E::KeepaliveTimeout
+                | E::InactivityTimeout
+                | E::Elapsed(_)
+                | E::SendError
+                | E::RecvError
+        )
 }
 
 fn config(target: &SshTarget, keys: &HostKeys, purpose: &Purpose) -> client::Config {
@@ -281,6 +305,7 @@ impl Failure {
         let (host, address) = (target.host.clone(), hop.place());
         match self {
             Self::Connect(reason) => connect_error(target, hop, &reason),
+            Self::Obstructed(reason) => obstructed(target, hop, &reason),
             Self::Dropped(reason) => {
                 connect_error(target, hop, &format!("{reason} ({TRIES} times; sshd's MaxStartups may be too low)"))
             }
@@ -291,14 +316,19 @@ impl Failure {
                 HostError::WrongHostKey { host, address, fingerprint, reason }
             }
             Self::Ssh(Fault::Key(KeyFault::Unrecorded(reason))) => {
-                connect_error(target, hop, &format!("its host key could not be recorded: {reason}"))
+                obstructed(target, hop, &format!("its host key could not be recorded: {reason}"))
             }
             Self::Ssh(Fault::Scanned(_)) => connect_error(target, hop, "the key exchange was only looked at"),
-            Self::Ssh(Fault::Ssh(error)) => connect_error(target, hop, &error.to_string()),
+            Self::Ssh(Fault::Ssh(error)) if gone(&error) => connect_error(target, hop, &error.to_string()),
+            Self::Ssh(Fault::Ssh(error)) => obstructed(target, hop, &error.to_string()),
         }
     }
 }
 
 fn connect_error(target: &SshTarget, hop: &Hop<'_>, reason: &str) -> HostError {
     HostError::Connect { host: target.host.clone(), reason: format!("{}: {reason}", hop.place()) }
+}
+
+fn obstructed(target: &SshTarget, hop: &Hop<'_>, reason: &str) -> HostError {
+    HostError::Obstructed { host: target.host.clone(), reason: format!("{}: {reason}", hop.place()) }
 }

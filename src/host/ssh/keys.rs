@@ -11,9 +11,9 @@ use russh::keys::decode_secret_key;
 
 use super::resources::SshResources;
 use super::resources::Unlocked;
-use super::target::KeySource;
 use crate::model::Content;
 use crate::model::Digest;
+use crate::model::KeySource;
 
 /// A person may mistype.
 const PASSPHRASES: usize = 3;

@@ -30,7 +30,7 @@ use super::handler::Verifier;
 use super::keys;
 use super::keys::Identity;
 use super::resources::SshResources;
-use super::target::Login;
+use crate::model::Login;
 
 /// Why there is no login.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -32,9 +32,6 @@ pub use resources::NobodyToAsk;
 pub use resources::SshResources;
 use russh::keys::HashAlg;
 pub use stream::SshStream;
-pub use target::Jump;
-pub use target::KeySource;
-pub use target::Login;
 pub use target::SshTarget;
 
 use crate::host::Call;
@@ -100,6 +97,10 @@ impl Wire for SshWire {
 
     async fn dial(&self, address: &str, port: u16) -> Result<SshStream, HostError> {
         let (host, target) = (self.target.host.clone(), format!("{address}:{port}"));
+        if self.target.relay {
+            let relayed = stream::relay(&self.connection, address, port, self.connect_timeout()).await;
+            return relayed.map_err(|_| self.lost(&format!("opening a stream to {target}")));
+        }
         stream::open(&self.connection, address, port, self.connect_timeout()).await.map_err(|refusal| match refusal {
             stream::Refusal::Forbidden => HostError::ForwardingRefused { host, target },
             stream::Refusal::NobodyThere => HostError::Refused { host, target },

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -23,6 +24,7 @@ use russh::client::Msg;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::mpsc::UnboundedSender;
@@ -89,7 +91,30 @@ pub(super) async fn open(
     };
     connection.forwards.fetch_add(1, Ordering::Relaxed);
     let (reader, writer) = channel.split();
-    Ok(SshStream::new(reader, writer))
+    Ok(SshStream::new(reader, writer, None))
+}
+
+/// The same without forwarding: a command on the host, which needs bash there, carries the bytes of a session channel. Where
+/// nobody listens the stream ends at once.
+pub(super) async fn relay(
+    connection: &Connection,
+    address: &str,
+    port: u16,
+    deadline: Duration,
+) -> Result<SshStream, Refusal> {
+    // It stands in a command line: nothing but an address passes.
+    let address: IpAddr = address.parse().map_err(|_| Refusal::NobodyThere)?;
+    let place = Arc::clone(&connection.places).acquire_owned().await.map_err(|_| Refusal::Lost)?;
+    let open = timeout(deadline, connection.handle.channel_open_session());
+    let channel = open.await.map_err(|_| Refusal::Lost)?.map_err(|_| Refusal::Lost)?;
+    connection.sessions.fetch_add(1, Ordering::Relaxed);
+    // Free of what login shells treat differently inside single quotes; see `shell.rs`. In the background bash reads
+    // nothing from its stdin, hence its copy.
+    let script = format!("exec 3<>/dev/tcp/{address}/{port} 4<&0 || exit 1; cat <&4 >&3 2>/dev/null & cat <&3");
+    let run = timeout(deadline, channel.exec(false, format!("exec bash -c '{script}'")));
+    run.await.map_err(|_| Refusal::Lost)?.map_err(|_| Refusal::Lost)?;
+    let (reader, writer) = channel.split();
+    Ok(SshStream::new(reader, writer, Some(place)))
 }
 
 /// sshd says "administratively prohibited" where its configuration forbids, "connect failed" where the connect did not succeed
@@ -103,7 +128,8 @@ fn refusal(reason: &ChannelOpenFailure) -> Refusal {
 }
 
 impl SshStream {
-    fn new(reader: ChannelReadHalf, writer: ChannelWriteHalf<Msg>) -> Self {
+    /// `place` is kept as long as the channel is open.
+    fn new(reader: ChannelReadHalf, writer: ChannelWriteHalf<Msg>, place: Option<OwnedSemaphorePermit>) -> Self {
         let (sender, incoming) = mpsc::unbounded_channel();
         let behind = Arc::new(AtomicUsize::new(0));
         let open = CancellationToken::new();
@@ -124,6 +150,7 @@ impl SshStream {
             }
             gone.cancel();
             let _ = writer.close().await;
+            drop(place);
         });
         stream
     }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crate::model::Content;
 use crate::model::HostName;
+use crate::model::Jump;
+use crate::model::Login;
 
 /// One host and the way to it.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +23,8 @@ pub struct SshTarget {
     pub known_hosts: Vec<PathBuf>,
     /// What sudo may be told. Without it [`super::Ask::sudo_password`] is asked, once a run.
     pub sudo_password: Option<Content>,
+    /// Streams are carried by a command on the host, because its sshd may forward none.
+    pub relay: bool,
     /// Longest time for each of: the TCP connection, the key exchange, one login attempt, opening a channel.
     pub connect_timeout: Duration,
     /// After this much silence the peer is asked whether it lives; after four times as much it counts as dead.
@@ -37,52 +41,9 @@ impl SshTarget {
             jumps: Vec::new(),
             known_hosts: Vec::new(),
             sudo_password: None,
+            relay: false,
             connect_timeout: Duration::from_secs(15),
             keepalive: Duration::from_secs(5),
         }
     }
-}
-
-/// How one sshd is logged in to.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Login {
-    /// Default 22.
-    pub port: u16,
-    /// `root` runs scripts directly, everybody else through sudo.
-    pub user: String,
-    /// In order of trial.
-    pub keys: Vec<KeySource>,
-    /// The one host key to accept: an OpenSSH public key line (type and base64). `known_hosts` is then read for `@revoked`
-    /// alone.
-    pub host_key: Option<String>,
-}
-
-/// Where a private key comes from.
-#[derive(Debug, Clone, PartialEq)]
-pub enum KeySource {
-    /// Every key of the agent.
-    Agent,
-    /// A key that is at hand.
-    Inline {
-        /// OpenSSH or PEM private key, possibly encrypted.
-        key: Content,
-        /// OpenSSH user certificate line.
-        certificate: Option<String>,
-    },
-    /// A key in a file.
-    Path {
-        /// Private key file, possibly encrypted.
-        key: PathBuf,
-        /// OpenSSH user certificate file.
-        certificate: Option<PathBuf>,
-    },
-}
-
-/// A bastion.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Jump {
-    /// Name or address, as the previous hop sees it.
-    pub address: String,
-    /// How to log in there.
-    pub login: Login,
 }
