@@ -172,6 +172,30 @@ pub async fn etcd_members<H: Host>(
     })
 }
 
+/// Whether the member at `address` leads.
+pub async fn etcd_leads<H: Host>(
+    host: &H,
+    address: IpAddr,
+    credentials: &Credentials,
+    deadline: Duration,
+) -> Result<bool, ProbeError> {
+    let tls = Tls::verified(credentials)?;
+    let stream = host.dial(&address.to_string(), 2379).await?;
+    let path = "/v3/maintenance/status";
+    let answer = https_post(stream, address, 2379, &tls, path, "{}", deadline).await?;
+    leads(&answer).ok_or_else(|| ProbeError::Broken {
+        url: url("https", address, 2379, path),
+        reason: format!("{} {}", answer.status, answer.body.trim()),
+    })
+}
+
+/// A member without a leader says 0, which the gateway leaves out.
+fn leads(answer: &Answer) -> Option<bool> {
+    let status: Value = serde_json::from_str(&answer.body).ok()?;
+    let own = status["header"]["member_id"].as_str()?;
+    (answer.status == 200).then(|| status["leader"].as_str() == Some(own))
+}
+
 fn members(answer: &Answer) -> Option<Vec<EtcdMember>> {
     let list: Value = serde_json::from_str(&answer.body).ok()?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -362,6 +386,19 @@ mod tests {
     use super::Answer;
     use super::Health;
     use super::health;
+    use super::leads;
+
+    #[test]
+    fn a_member_leads_where_it_names_itself() {
+        let says = |leader: &str| {
+            let body = format!(r#"{{"header":{{"cluster_id":"1","member_id":"17","revision":"4"}}{leader}}}"#);
+            leads(&Answer { status: 200, body })
+        };
+        assert_eq!(says(r#","leader":"17""#), Some(true));
+        assert_eq!(says(r#","leader":"18""#), Some(false));
+        assert_eq!(says(""), Some(false));
+        assert_eq!(leads(&Answer { status: 503, body: "no".to_owned() }), None);
+    }
 
     #[test]
     fn an_unwell_component_is_quoted_by_its_failed_checks() {

@@ -99,6 +99,7 @@ pub fn around(
             | Action::ReloadUnits
             | Action::StartUnit { .. }
             | Action::StopUnit { .. }
+            | Action::YieldLeadership
             | Action::AwaitPod { .. }
             | Action::AwaitGone { .. }
             | Action::RestoreEtcd(_)

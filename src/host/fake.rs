@@ -230,6 +230,7 @@ impl FakeHost {
                 self.write(state, format!("image {image}"))?;
                 state.images.insert(image.clone(), *manifest);
             }
+            Action::YieldLeadership => self.write(state, "yield".to_owned())?,
             Action::AwaitPod { pod, inputs } => {
                 state.pods.insert(pod.clone(), Some(*inputs));
             }

@@ -53,6 +53,7 @@ pub(crate) fn manifest(batch: &Batch, node: &HostName, health: Duration) -> Resu
                 blobs.insert(*archive, *size);
                 format!("image {manifest} {archive} {seconds} {image}")
             }
+            Action::YieldLeadership => "yield -".to_owned(),
             Action::AwaitPod { pod, inputs } => format!("await {inputs} {seconds} {}", pod_name(pod, node)?),
             Action::AwaitGone { pod } => format!("gone {seconds} {}", pod_name(pod, node)?),
             Action::RestoreEtcd(restore) => {
@@ -88,6 +89,7 @@ pub(crate) fn describe(action: &Action) -> String {
         Action::StartUnit { name, restart: true, .. } => format!("restarts {name}"),
         Action::StopUnit { name } => format!("stops {name}"),
         Action::ImportImage { image, .. } => format!("imports {image}"),
+        Action::YieldLeadership => "lets another etcd member lead".to_owned(),
         Action::AwaitPod { pod, .. } => format!("waits for {pod}"),
         Action::AwaitGone { pod } => format!("waits until {pod} has ended"),
         Action::RestoreEtcd(_) => "restores etcd's data".to_owned(),
@@ -190,6 +192,7 @@ mod tests {
             Action::StartUnit { name: unit.clone(), inputs: new, effect: Effect::Rerun, restart: false },
             Action::StopUnit { name: unit },
             Action::ImportImage { image, manifest: new, archive: old, size: 5 },
+            Action::YieldLeadership,
             Action::AwaitPod { pod: "etcd".to_owned(), inputs: new },
         ])
         .unwrap();
@@ -205,7 +208,8 @@ mod tests {
              9 start {new} rerun 0 90 kubelet.service\n\
              10 stop kubelet.service\n\
              11 image {new} {old} 90 registry.k8s.io/pause:3.10.2\n\
-             12 await {new} 90 etcd-h1\n"
+             12 yield -\n\
+             13 await {new} 90 etcd-h1\n"
         );
         assert_eq!(manifest, Manifest { text: expected, blobs: BTreeMap::from([(new, 3), (old, 5)]) });
     }

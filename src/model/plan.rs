@@ -151,6 +151,9 @@ pub enum Action {
         /// The archive's size in bytes.
         size: u64,
     },
+    /// Another etcd member leads, where this host's did and another could. Before a leader is restarted: an election takes
+    /// seconds in which nothing can be written (design 11.11).
+    YieldLeadership,
     /// Waits until the static pod runs with these inputs.
     AwaitPod {
         /// Pod name without the node's suffix: `etcd`.

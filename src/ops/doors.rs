@@ -220,6 +220,16 @@ impl<H: Host> Doors<H> {
         }
     }
 
+    /// The host of the etcd member that leads, where one of those that answer does.
+    pub(super) async fn etcd_leader(&self) -> Option<HostName> {
+        let asked = self.seats.iter().filter(|(_, seat)| seat.etcd).map(|(name, seat)| async move {
+            let (host, credentials) = (self.hosts.get(name)?, self.etcd.get(name)?);
+            let leads = probe::etcd_leads(&**host, seat.address, credentials, PROBE).await;
+            (leads.ok()?).then(|| name.clone())
+        });
+        futures::future::join_all(asked).await.into_iter().flatten().next()
+    }
+
     /// Whether the node is Ready with the host's present boot.
     pub(super) async fn node_ready(&self, name: &HostName) -> Result<(), Trouble> {
         let boot = self.boots.get(name).map(String::as_str).unwrap_or_default();

@@ -14,6 +14,8 @@ use crate::model::RevisionId;
 use crate::model::RevisionState;
 use crate::ops::OpsError;
 use crate::ops::Talk;
+use crate::ops::journal;
+use crate::plan::Unfinished;
 use crate::secrets;
 use crate::secrets::Secrets;
 use crate::store;
@@ -41,6 +43,8 @@ pub(super) struct Kept {
     pub newest: Option<Desired>,
     /// Target of the revision that was reached last.
     pub reached: Option<Desired>,
+    /// What runs since the last wholly reached revision changed and never saw well.
+    pub unfinished: Unfinished,
     /// Programs of the last two reached revisions, which stay on the hosts (design 11.9).
     pub keep: BTreeSet<RemotePath>,
 }
@@ -49,7 +53,15 @@ impl Kept {
     /// Opens the state beside the cluster's file, where there is one.
     pub(super) fn open(cluster_file: &std::path::Path, cluster: &Cluster, talk: &dyn Talk) -> Result<Self, OpsError> {
         let folder = store::folder_for(cluster_file);
-        let mut kept = Self { folder, store: None, secrets: None, newest: None, reached: None, keep: BTreeSet::new() };
+        let mut kept = Self {
+            folder,
+            store: None,
+            secrets: None,
+            newest: None,
+            reached: None,
+            unfinished: Unfinished::default(),
+            keep: BTreeSet::new(),
+        };
         let peek = match store::peek(&kept.folder) {
             Ok(peek) => peek,
             Err(StoreError::NoState { .. }) => return Ok(kept),
@@ -72,6 +84,8 @@ impl Kept {
             self.newest = Some(desired);
             self.secrets = Some(secrets::unseal_form(&secrets)?);
         }
+        let lines = store::Journal::at(&self.folder).read()?;
+        self.unfinished = journal::unfinished(&store.history(), &lines);
         let reached =
             store.history().into_iter().rev().filter(|revision| {
                 matches!(revision.state, RevisionState::Reached | RevisionState::ReachedExcept { .. })

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
 use crate::apply;
 use crate::apply::Fleet;
+use crate::config::Cluster;
 use crate::host::Host as _;
 use crate::host::HostError;
 use crate::host::ssh::Ask;
 use crate::host::ssh::SshResources;
+use crate::model::Action;
 use crate::model::Blobs;
 use crate::model::Content;
 use crate::model::Desired;
@@ -96,8 +99,9 @@ pub(super) async fn prepare(
     let mut prepared = survey(local, kept, saved, invocation, talk).await?;
     let without = without(invocation)?;
     restored::allow(&prepared.kept, &prepared.target.desired, &prepared.observed, &without)?;
-    prepared.plan =
-        make_plan(&prepared.target, &prepared.observed, &prepared.kept, &prepared.bundle, &without, prepared.now)?;
+    let mut observed = prepared.observed.clone();
+    prepared.plan = prepared.planned(&mut observed, &without).await?;
+    prepared.observed = observed;
     Ok(prepared)
 }
 
@@ -115,10 +119,12 @@ pub(super) async fn survey(
     }
     let bundle = local.bundle()?;
     let fleet = fleet(&local, invocation, talk).await?;
-    // The paths of a target do not depend on what the hosts call themselves, so a first rendering gives the scopes.
+    // The paths of a target do not depend on what the hosts call themselves, so a guess gives the scopes, and mostly the
+    // target too.
+    let guessed = guessed_names(&local.cluster);
     let mut target = match saved {
         Some(saved) => saved(&kept)?,
-        None => render(&local, &bundle, &kept, &BTreeMap::new(), None, now)?,
+        None => render(&local, &bundle, &kept, &guessed, None, now)?,
     };
     let scopes = scopes(&target.desired, kept.reached.as_ref());
     let seen = look(&fleet, &scopes).await?;
@@ -126,8 +132,9 @@ pub(super) async fn survey(
     if !local.cluster.options.dial_direct {
         forwards(&fleet).await?;
     }
-    if saved.is_none() {
-        let names = names(&seen, kept.newest.as_ref());
+    let names = names(&seen, kept.newest.as_ref());
+    let alike = |names| render::named_alike(&local.cluster, names);
+    if saved.is_none() && alike(&names) != alike(&guessed) {
         target = render(&local, &bundle, &kept, &names, Some(target), now)?;
     }
     let doors = doors(&local, &fleet, &target, &seen, now)?;
@@ -236,6 +243,12 @@ async fn forwards(fleet: &Fleet<RealHost>) -> Result<(), OpsError> {
     if refused.is_empty() { Ok(()) } else { Err(OpsError::Hosts(refused)) }
 }
 
+/// What hosts most likely call themselves: as their nodes are called, but for those that have no name of their own.
+fn guessed_names(cluster: &Cluster) -> BTreeMap<HostName, String> {
+    let names = cluster.nodes.iter().map(|node| (node.name.clone(), node.name.to_string()));
+    names.filter(|(_, name)| name.parse::<IpAddr>().is_err()).collect()
+}
+
 /// What the hosts call themselves. A host that does not answer keeps the name that its last target was rendered for.
 fn names(observed: &Observed, newest: Option<&Desired>) -> BTreeMap<HostName, String> {
     let mut names: BTreeMap<_, _> =
@@ -263,6 +276,7 @@ pub(super) fn doors(
 
 /// The difference between what is wanted and what was seen.
 pub(super) fn make_plan(
+    cluster: &Cluster,
     target: &Target,
     observed: &Observed,
     kept: &Kept,
@@ -274,8 +288,9 @@ pub(super) fn make_plan(
         now,
         architecture: &bundle.release().architecture,
         without: without.clone(),
-        max_unavailable_worker: None,
+        max_unavailable_worker: Some(cluster.workers_away_at_once()),
         previous: kept.reached.as_ref(),
+        unfinished: kept.unfinished.clone(),
         keep: kept.keep.clone(),
     };
     let mut plan = plan::plan(&target.desired, observed, &context).map_err(OpsError::Refused)?;
@@ -286,7 +301,26 @@ pub(super) fn make_plan(
     Ok(plan)
 }
 
+/// Whether it matters who leads among the etcd members.
+fn one_member_after_the_other(plan: &Plan) -> bool {
+    let mut steps = plan.stages.iter().flat_map(|stage| &stage.steps);
+    steps.any(|step| step.batch.0.contains(&Action::YieldLeadership))
+}
+
 impl Prepared {
+    /// The difference to what was observed. Who leads among the etcd members is looked up where the order depends on it.
+    async fn planned(&self, observed: &mut Observed, without: &BTreeSet<HostName>) -> Result<Plan, OpsError> {
+        let planned = |observed: &Observed| {
+            make_plan(&self.local.cluster, &self.target, observed, &self.kept, &self.bundle, without, self.now)
+        };
+        let plan = planned(observed)?;
+        if !one_member_after_the_other(&plan) {
+            return Ok(plan);
+        }
+        observed.etcd_leader = self.doors.etcd_leader().await;
+        planned(observed)
+    }
+
     /// Looks again at everything and plans again.
     pub(super) async fn again(&self, without: &BTreeSet<HostName>) -> Result<(Observed, Plan), OpsError> {
         let scopes = scopes(&self.target.desired, self.kept.reached.as_ref());
@@ -294,7 +328,7 @@ impl Prepared {
         if self.kept.newest.is_some() || observed.hosts.values().any(|host| host.record.is_some()) {
             observed.objects = self.doors.observe(&self.target.desired).await?;
         }
-        let plan = make_plan(&self.target, &observed, &self.kept, &self.bundle, without, self.now)?;
+        let plan = self.planned(&mut observed, without).await?;
         Ok((observed, plan))
     }
 

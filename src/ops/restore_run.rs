@@ -174,6 +174,7 @@ impl Job {
                 max_unavailable_worker: None,
                 // Nothing runs that would have to be kept alive.
                 previous: None,
+                unfinished: plan::Unfinished::default(),
                 keep: self.prepared.kept.keep.clone(),
             };
             let mut observed = observed.clone();

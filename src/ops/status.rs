@@ -124,6 +124,8 @@ pub async fn status(invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<Sta
         without: observed.unreachable.keys().cloned().collect(),
         max_unavailable_worker: None,
         previous: Some(&target.desired),
+        // Every component is asked anyway.
+        unfinished: plan::Unfinished::default(),
         keep: kept.keep.clone(),
     };
     match plan::plan(&target.desired, &observed, &context) {
@@ -208,7 +210,11 @@ fn drift(plan: &Plan) -> Vec<(HostName, String)> {
                 Action::StartUnit { name, .. } | Action::StopUnit { name } => name.to_string(),
                 Action::ImportImage { image, .. } => format!("image {image}"),
                 Action::AwaitPod { pod, .. } => format!("pod {pod}"),
-                Action::ReloadUnits | Action::AwaitGone { .. } | Action::RestoreEtcd(_) | Action::ReturnEtcd { .. } => {
+                Action::ReloadUnits
+                | Action::YieldLeadership
+                | Action::AwaitGone { .. }
+                | Action::RestoreEtcd(_)
+                | Action::ReturnEtcd { .. } => {
                     continue;
                 }
             };

@@ -14,9 +14,9 @@ use crate::model::Plan;
 use crate::plan::Context;
 use crate::plan::Refusal;
 use crate::plan::diff::only_worker;
-use crate::plan::order::Situation;
-use crate::plan::order::pod_network;
-use crate::plan::order::quorum as quorum_of;
+use crate::plan::situation::Situation;
+use crate::plan::situation::pod_network;
+use crate::plan::situation::quorum as quorum_of;
 
 /// Layout of the record that this program writes and reads.
 const RECORD_SCHEMA: u32 = 1;
@@ -216,7 +216,7 @@ pub(super) fn quorum(plan: &Plan, situation: &Situation<'_>) -> Vec<Refusal> {
     }
     let restarted = |step: &&crate::model::Step| {
         let away = situation.unprotected().contains(&Component::Etcd);
-        step.components.contains(&Component::Etcd) && !step.gates.is_empty() && !away
+        step.components.contains(&Component::Etcd) && interrupts(step) && !away
     };
     plan.stages
         .iter()
@@ -229,6 +229,11 @@ pub(super) fn quorum(plan: &Plan, situation: &Situation<'_>) -> Vec<Refusal> {
             quorum: quorum_of(members),
         })
         .collect()
+}
+
+/// Whether something is away for a while: neither what is harmless, nor a step that only waits.
+fn interrupts(step: &crate::model::Step) -> bool {
+    !step.gates.is_empty() && !step.batch.0.is_empty()
 }
 
 /// What a person should know before saying yes.
@@ -267,7 +272,7 @@ pub(super) fn notes(target: &Desired, observed: &Observed, context: &Context<'_>
         plan.stages
             .iter()
             .flat_map(|stage| &stage.steps)
-            .any(|step| step.components.contains(&component) && !step.gates.is_empty())
+            .any(|step| step.components.contains(&component) && interrupts(step))
     };
     if context.previous.is_some() && servers == 1 && restarted(Component::ApiServer) {
         notes.push("there is one API server: the API is away while it restarts".to_owned());

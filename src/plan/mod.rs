@@ -15,10 +15,12 @@ mod refusal;
 mod scope;
 mod seeded;
 mod show;
+mod situation;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod unfinished;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -30,6 +32,7 @@ pub use scope::scope;
 pub use show::Detail;
 pub use show::json;
 pub use show::text;
+pub use unfinished::Unfinished;
 
 use crate::model::Desired;
 use crate::model::HostName;
@@ -51,6 +54,8 @@ pub struct Context<'a> {
     /// The target that was reached last. Without one the cluster is being made: everything moves at once, because there
     /// is nothing yet to keep alive.
     pub previous: Option<&'a Desired>,
+    /// What earlier runs changed and never saw well.
+    pub unfinished: Unfinished,
     /// Files that stay although they are no longer desired: programs and images of the last two reached revisions.
     pub keep: BTreeSet<RemotePath>,
 }
@@ -73,8 +78,12 @@ pub fn plan(target: &Desired, observed: &Observed, context: &Context<'_>) -> Res
         })
         .collect();
     let (objects, object_notes) = objects::actions(target, observed, &left_out);
-    let situation = order::Situation::new(target, observed, context, &diffs);
-    let stages = order::stages(&situation, &diffs, objects);
+    let situation = situation::Situation::new(target, observed, context, &diffs);
+    let mut stages = order::stages(&situation, &diffs, objects);
+    // A cluster that is being made is waited for as a whole.
+    if !situation.fresh() {
+        unfinished::add(&mut stages, &situation, &diffs, &context.unfinished);
+    }
     let mut plan =
         Plan { stages, allowances: target.allowances.clone(), barriers: Vec::new(), notes: Vec::new(), left_out };
     refusals.extend(check::space(&plan, observed));

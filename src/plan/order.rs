@@ -3,24 +3,21 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
+use crate::model::Action;
 use crate::model::Component;
-use crate::model::Desired;
 use crate::model::Gate;
 use crate::model::HostName;
 use crate::model::ObjectAction;
 use crate::model::ObjectSet;
-use crate::model::Observed;
 use crate::model::Stage;
 use crate::model::Step;
-use crate::plan::Context;
 use crate::plan::batch;
 use crate::plan::diff::HostDiff;
-use crate::plan::diff::only_worker;
 use crate::plan::lint::gate_of;
-
-/// Pods whose number decides what may be interrupted.
-const ETCD_POD: &str = "etcd";
-const API_POD: &str = "kube-apiserver";
+use crate::plan::situation::API_POD;
+use crate::plan::situation::Diffs;
+use crate::plan::situation::ETCD_POD;
+use crate::plan::situation::Situation;
 
 /// One line of the order in which a living cluster changes: a server before those who call it, one at a time where the
 /// others feel it.
@@ -81,90 +78,6 @@ const ORDER: [Move; 6] = [
     },
 ];
 
-/// What the order depends on beside the differences.
-pub(super) struct Situation<'a> {
-    target: &'a Desired,
-    observed: &'a Observed,
-    fresh: bool,
-    unprotected: Vec<Component>,
-    unavailable: usize,
-    ready_expected: bool,
-}
-
-type Diffs = BTreeMap<HostName, HostDiff>;
-
-impl<'a> Situation<'a> {
-    pub(super) fn new(target: &'a Desired, observed: &'a Observed, context: &Context<'_>, diffs: &Diffs) -> Self {
-        let blank = observed.hosts.values().all(|seen| seen.record.is_none());
-        let fresh = context.previous.is_none() || blank;
-        let mut unprotected = Vec::new();
-        let away = |is_member: fn(&HostDiff) -> bool, pod: &str| {
-            let members = diffs.values().filter(|diff| is_member(diff));
-            members.filter(|diff| !diff.running.contains(pod)).count()
-        };
-        let members = target.hosts.values().filter(|host| host.roles.etcd()).count();
-        let servers = target.hosts.values().filter(|host| host.roles.control_plane()).count();
-        // A host that does not answer may well serve: it counts as running.
-        if fresh || members - away(|diff| diff.roles.etcd(), ETCD_POD) < quorum(members) {
-            unprotected.push(Component::Etcd);
-        }
-        if fresh || servers == away(|diff| diff.roles.control_plane(), API_POD) {
-            unprotected.push(Component::ApiServer);
-        }
-        let workers = target.hosts.iter().filter(|(_, host)| only_worker(&host.roles));
-        let (here, gone): (Vec<_>, Vec<_>) = workers.partition(|(name, _)| diffs.contains_key(*name));
-        let allowed = context.max_unavailable_worker.map_or((here.len() + gone.len()) / 10, std::num::NonZero::get);
-        let nodes = observed.objects.iter().flat_map(|objects| objects.nodes.values());
-        Self {
-            target,
-            observed,
-            fresh,
-            unprotected,
-            unavailable: allowed.saturating_sub(gone.len()).max(1),
-            // Without a pod network of the file's own, nodes become Ready when somebody else brings one.
-            ready_expected: pod_network(target) || nodes.into_iter().any(|node| node.ready),
-        }
-    }
-
-    /// Parts of which nothing runs that could be lost.
-    pub(super) fn unprotected(&self) -> &[Component] {
-        &self.unprotected
-    }
-
-    /// Etcd members of the target.
-    pub(super) fn etcd_members(&self) -> usize {
-        self.target.hosts.values().filter(|host| host.roles.etcd()).count()
-    }
-
-    /// How many of them are left out.
-    pub(super) fn etcd_left_out(&self, left_out: &BTreeSet<HostName>) -> usize {
-        self.target.hosts.iter().filter(|(name, host)| host.roles.etcd() && left_out.contains(*name)).count()
-    }
-
-    /// Whether the cluster is being made.
-    pub(super) fn fresh(&self) -> bool {
-        self.fresh
-    }
-
-    fn ready(&self, host: &HostName) -> Option<Gate> {
-        self.ready_expected.then(|| Gate::NodeReady { host: host.clone() })
-    }
-
-    /// Whether the API answers and shows every node as Ready: an earlier run that died while it waited has come to its end.
-    fn seen_well(&self, diffs: &Diffs) -> bool {
-        self.observed.objects.as_ref().is_some_and(|objects| {
-            let ready = |host| objects.nodes.get(host).is_some_and(|node| node.ready);
-            !self.ready_expected || diffs.keys().all(ready)
-        })
-    }
-
-    fn may_go_together(&self, diffs: &Diffs, names: &[&HostName]) -> bool {
-        let touches = |member: fn(&HostDiff) -> bool| names.iter().any(|name| member(&diffs[*name]));
-        (!touches(|diff| diff.roles.etcd()) || self.unprotected.contains(&Component::Etcd))
-            && (!touches(|diff| diff.roles.control_plane()) || self.unprotected.contains(&Component::ApiServer))
-    }
-}
-
 /// The gates of everything on a host.
 fn all_gates(host: &HostName, diff: &HostDiff) -> Vec<Gate> {
     let mut components = Vec::new();
@@ -176,16 +89,6 @@ fn all_gates(host: &HostName, diff: &HostDiff) -> Vec<Gate> {
     }
     components.push(Component::Kubelet);
     components.into_iter().filter_map(|component| gate_of(component, host)).collect()
-}
-
-/// The smallest number of `members` that can decide.
-pub(super) fn quorum(members: usize) -> usize {
-    members / 2 + 1
-}
-
-/// Whether the target brings a pod network: every one that exists is a `DaemonSet`, and nothing else of bastide's is.
-pub(super) fn pod_network(target: &Desired) -> bool {
-    target.objects.iter().any(|object| object.id.kind == "DaemonSet")
 }
 
 /// Orders everything.
@@ -304,17 +207,22 @@ fn moved(order: &Move, situation: &Situation<'_>, diffs: &Diffs) -> Stage {
     changing.sort_by_key(|(host, diff, _)| {
         let runs = !order.components.contains(&Component::Etcd) || diff.running.contains(ETCD_POD);
         let serves = !order.components.contains(&Component::ApiServer) || diff.running.contains(API_POD);
-        (runs && serves, leader == Some(*host))
+        (runs && serves && !situation.away.contains(*host), leader == Some(*host))
     });
     let protected = order.components.iter().all(|component| !situation.unprotected.contains(component));
     let width = match order.width {
         Width::One if protected => 1,
         Width::One => changing.len().max(1),
-        Width::Unavailable => situation.unavailable,
+        Width::Unavailable => situation.at_once(changing.iter().map(|(host, ..)| *host)),
     };
+    // Whoever leads by then: the leader that was seen may have lost an election since.
+    let yields = order.components.contains(&Component::Etcd) && protected && situation.etcd_members() > 1;
     let steps = changing
         .into_iter()
-        .map(|(host, diff, batch)| {
+        .map(|(host, diff, mut batch)| {
+            if yields && diff.running.contains(ETCD_POD) {
+                batch.0.insert(0, Action::YieldLeadership);
+            }
             let components: BTreeSet<_> =
                 diff.disruptive().into_iter().filter(|component| order.components.contains(component)).collect();
             let gates = move_gates(situation, host, diff, &components);
@@ -325,7 +233,7 @@ fn moved(order: &Move, situation: &Situation<'_>, diffs: &Diffs) -> Stage {
 }
 
 /// A component is judged by itself; what carries the node is judged by everything on it and by the node.
-fn move_gates(
+pub(super) fn move_gates(
     situation: &Situation<'_>,
     host: &HostName,
     diff: &HostDiff,

@@ -46,7 +46,10 @@ pub fn text(plan: &Plan, detail: Detail) -> String {
         return out;
     }
     if plan.changes_nothing() {
-        line(&mut out, "Nothing to change, but the cluster was never seen healthy: bastide waits for it.");
+        line(
+            &mut out,
+            "Nothing to change, but what an earlier run began was never seen healthy: bastide waits for it.",
+        );
         return out;
     }
     for barrier in &plan.barriers {

@@ -15,6 +15,7 @@ use crate::render::hardening::CIPHERS;
 use crate::render::kubeconfig;
 use crate::render::kubelet_rules;
 use crate::render::merge;
+use crate::render::node;
 use crate::render::read_back;
 use crate::secrets::AuthorityName;
 use crate::secrets::LeafName;
@@ -90,7 +91,7 @@ fn identity(draft: &mut Draft<'_, '_>) {
 /// bastide's own KubeletConfiguration and what the file lays over it. CIS section 4.2.
 fn configuration(draft: &Draft<'_, '_>) -> (Value, Value) {
     let cluster = draft.shop.cluster;
-    let taints: Vec<Value> = crate::render::node::taints(draft.node)
+    let taints: Vec<Value> = node::taints(draft.node)
         .into_iter()
         .map(|Taint { key, value, effect }| json!({"key": key, "value": value, "effect": effect}))
         .collect();
@@ -174,7 +175,7 @@ fn flags(draft: &mut Draft<'_, '_>, os_name: Option<&str>) -> Flags {
     let mut flags = Flags::default();
     flags.set("config", CONFIG).set("kubeconfig", KUBECONFIG).set("node-ip", draft.node.internal_address.to_string());
     // CIS 4.2.7: the flag stands only where the node has another name than the system says.
-    if os_name.map(str::to_ascii_lowercase).as_deref() != Some(draft.node.name.as_str()) {
+    if !os_name.is_some_and(|own| node::is_named_alike(&draft.node.name, own)) {
         flags.set("hostname-override", draft.node.name.as_str());
     }
     let common = &draft.shop.cluster.services.kubelet.common;

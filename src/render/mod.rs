@@ -41,6 +41,7 @@ mod toml;
 mod yaml;
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 pub use error::RenderError;
@@ -116,6 +117,12 @@ pub fn desired(
         allowances,
     };
     Ok(Rendered { desired, blobs, notes })
+}
+
+/// The nodes whose hosts call themselves by the node's name: all of `os_names` that a target depends on.
+pub fn named_alike(cluster: &Cluster, os_names: &BTreeMap<HostName, String>) -> BTreeSet<HostName> {
+    let names = cluster.nodes.iter().map(|node| &node.name);
+    names.filter(|name| os_names.get(*name).is_some_and(|own| node::is_named_alike(name, own))).cloned().collect()
 }
 
 /// The recipe of one host, in the order in which its units start.

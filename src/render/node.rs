@@ -1,8 +1,9 @@
-//! What bastide owns of a Node object: labels and taints by role, as RKE has them, and the file's own.
+//! What bastide owns of a Node object: its name, labels and taints by role, as RKE has them, and the file's own.
 
 use std::collections::BTreeMap;
 
 use crate::config::Node;
+use crate::model::HostName;
 use crate::model::Role;
 use crate::model::Taint;
 
@@ -42,4 +43,9 @@ pub(super) fn taints(node: &Node) -> Vec<Taint> {
         }
     }
     taints
+}
+
+/// Whether the kubelet finds the node's name by itself. (It takes the system's, in lower case.)
+pub(super) fn is_named_alike(node: &HostName, own: &str) -> bool {
+    own.eq_ignore_ascii_case(node.as_str())
 }

@@ -11,12 +11,13 @@ use serde_json::Value;
 
 use crate::support::Cluster;
 use crate::support::network;
+use crate::support::whole;
 
 const MINUTE: Duration = Duration::from_mins(1);
 
 #[test]
 fn a_cluster_is_what_it_promises_to_be() -> Result<()> {
-    let cluster = Cluster::three_all_roles()?;
+    let mut cluster = Cluster::three_all_roles()?;
     let up = cluster.up();
     no_secret_is_shown(&cluster, &[&up.stdout, &up.stderr])?;
     cluster.wait_nodes_ready(3 * MINUTE)?;
@@ -29,6 +30,7 @@ fn a_cluster_is_what_it_promises_to_be() -> Result<()> {
     loopback_ports_are_closed_to_other_hosts(&cluster)?;
     network::works_between_all_hosts(&cluster)?;
     pods_can_be_entered_read_and_rolled(&cluster)?;
+    an_etcd_leader_gives_up_before_its_restart(&mut cluster)?;
     the_kubeconfig_is_the_owner_s_alone(&cluster)
 }
 
@@ -140,6 +142,42 @@ fn requests_leave_their_line_in_the_audit_log(cluster: &Cluster) -> Result<()> {
         ensure!(mode.trim() == "600:root", "{}: {log} is {mode}", host.name());
         ensure!(host.ssh(&format!("grep -q unreadable-in-etcd {log}")).is_err(), "{}: a Secret in {log}", host.name());
     }
+    Ok(())
+}
+
+/// The host whose etcd member leads.
+fn leader(cluster: &Cluster) -> Result<String> {
+    let leads = "for folder in /opt/bastide/*/; do PATH=$PATH:$folder; done
+        status=$(crictl exec $(crictl ps -q --name '^etcd$') etcdctl --endpoints=https://127.0.0.1:2379 \\
+            --cacert=/etc/etcd/pki/ca.crt --cert=/etc/etcd/pki/healthcheck-client.crt \\
+            --key=/etc/etcd/pki/healthcheck-client.key endpoint status --write-out=fields)
+        field() { printf '%s\\n' \"$status\" | sed -n \"s/^\\\"$1\\\" : //p\" | head -n 1; }
+        test -n \"$(field Leader)\" && test \"$(field MemberID)\" = \"$(field Leader)\"";
+    let hosts = cluster.hosts();
+    let leading = hosts.iter().find(|host| host.ssh(leads).is_ok()).context("no member leads")?;
+    Ok(leading.name().to_owned())
+}
+
+/// What a plan asks the host for before it restarts a leader; in `soak` a whole change, whose last member is the leader.
+fn an_etcd_leader_gives_up_before_its_restart(cluster: &mut Cluster) -> Result<()> {
+    let before = leader(cluster)?;
+    cluster.host(&before).ssh("/opt/bastide/ordered-shutdown yield")?;
+    let now = leader(cluster)?;
+    ensure!(now != before, "{before} leads as before");
+    if !whole() {
+        return Ok(());
+    }
+    cluster.file.more = "services:\n  etcd:\n    extra_args:\n      snapshot-count: 10001\n".to_owned();
+    cluster.write()?;
+    let plan = cluster.bastide(&["plan", "--output", "json"])?;
+    let plan: Value = serde_json::from_str(&plan.stdout)?;
+    let stages = plan["plan"]["stages"].as_array().context("no stages")?;
+    let etcd = stages.iter().find(|stage| stage["title"] == "etcd, one member at a time").context("no etcd")?;
+    let order: Vec<_> = etcd["steps"].as_array().into_iter().flatten().map(|step| step["host"].as_str()).collect();
+    ensure!(order.len() == 3 && order.last() == Some(&Some(now.as_str())), "{now} leads; the order is {order:?}");
+    cluster.up();
+    ensure!(leader(cluster)? != now, "{now} leads although it was the last to restart");
+    cluster.assert_plans_nothing();
     Ok(())
 }
 

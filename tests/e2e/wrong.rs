@@ -94,13 +94,12 @@ fn host_keys_and_foreign_ground_stop_a_run_before_it_writes() -> Result<()> {
 
 #[test]
 fn a_user_with_sudo_a_full_disk_and_an_sshd_that_forwards_nothing() -> Result<()> {
-    let cluster = Cluster::of(vec![Node { user: "ops", ..Node::all_roles("h1") }])?;
-    let host = cluster.host("h1");
+    let mut cluster = Cluster::of(vec![Node { user: "ops", ..Node::all_roles("h1") }])?;
 
-    host.ssh("mount -t tmpfs -o size=20m tmpfs /opt")?;
+    cluster.host("h1").ssh("mount -t tmpfs -o size=20m tmpfs /opt")?;
     let full = cluster.bastide(&["up", "--yes", "--no-identity-backup"])?;
     assert_refused(&full, &["h1", "/opt/", "No space left on device"]);
-    host.ssh("umount /opt")?;
+    cluster.host("h1").ssh("umount /opt")?;
 
     forbid_forwarding(&cluster, true)?;
     let closed = cluster.bastide(&["up", "--yes"])?;
@@ -113,7 +112,34 @@ fn a_user_with_sudo_a_full_disk_and_an_sshd_that_forwards_nothing() -> Result<()
     forbid_forwarding(&cluster, true)?;
     let closed = cluster.bastide(&["plan"])?;
     assert_refused(&closed, &["h1", "AllowTcpForwarding yes"]);
+    // `direct` is enough for a whole run: every component is asked for its health, none through sshd's forwarding.
+    cluster.file.more_options = "  api:\n    dial: direct\n".to_owned();
+    cluster.write()?;
+    cluster.assert_plans_nothing();
+    let status = cluster.bastide(&["status"])?;
+    assert_eq!(status.code, Some(0), "{status}");
     forbid_forwarding(&cluster, false)?;
+    cluster.file.more_options.clear();
+    cluster.write()?;
+    cluster.assert_plans_nothing();
+    a_gate_that_stayed_shut_is_waited_for_again(&mut cluster)
+}
+
+/// A run whose only trouble is a gate leaves nothing to change: the next one must not call that well.
+fn a_gate_that_stayed_shut_is_waited_for_again(cluster: &mut Cluster) -> Result<()> {
+    const RULE: &str = "-i lo -p tcp --dport 10259 -j REJECT";
+    cluster.host("h1").ssh(&format!("iptables -I INPUT {RULE}"))?;
+    cluster.file.more = "services:\n  scheduler:\n    extra_args:\n      v: 3\n".to_owned();
+    cluster.file.more_options = "  deadlines:\n    health: 30s\n".to_owned();
+    cluster.write()?;
+    let shut = cluster.bastide(&["up", "--yes"])?;
+    assert_refused(&shut, &["h1: kube-scheduler"]);
+    let again = cluster.bastide(&["up", "--yes"])?;
+    assert_refused(&again, &["h1: kube-scheduler"]);
+    cluster.host("h1").ssh(&format!("iptables -D INPUT {RULE}"))?;
+    cluster.file.more_options.clear();
+    cluster.write()?;
+    cluster.up();
     cluster.assert_plans_nothing();
     Ok(())
 }

@@ -227,6 +227,18 @@ stop() {
   done < "$work/lines"
 }
 
+# The script that a machine's shutdown uses knows how; hosts without a control plane have none. A member that cannot be
+# asked is restarted as it is: that may be its cure.
+yield() {
+  while read -r at rest; do
+    echo "do $at"
+    holding
+    if [ -x /opt/bastide/ordered-shutdown ]; then
+      timeout 20 /opt/bastide/ordered-shutdown yield >/dev/null 2>&1 </dev/null || :
+    fi
+  done < "$work/lines"
+}
+
 await_containerd() { # SECONDS
   find_tool ctr
   [ -n "$tool" ] || fail failed "no ctr below /opt/bastide"

@@ -65,6 +65,7 @@ fn of_action(action: &Action, replaced: &BTreeSet<&str>, harmless: bool) -> Line
         },
         Action::StopUnit { name } => loud(format!("! stop {name}")),
         Action::ImportImage { image, .. } => quiet(format!("+ image {image}")),
+        Action::YieldLeadership => quiet("  let another etcd member lead, where this one does".to_owned()),
         Action::AwaitPod { pod, .. } if replaced.contains(pod.as_str()) => loud(format!("! restart pod {pod}")),
         Action::AwaitPod { pod, .. } => quiet(format!("  start pod {pod}")),
         Action::AwaitGone { pod } => quiet(format!("  wait until pod {pod} has ended")),
@@ -108,6 +109,7 @@ impl Tally {
                     Action::ImportImage { .. } => tally.images += 1,
                     Action::StartUnit { .. } | Action::AwaitPod { .. } => tally.started += usize::from(!interrupts),
                     Action::ReloadUnits
+                    | Action::YieldLeadership
                     | Action::StopUnit { .. }
                     | Action::AwaitGone { .. }
                     | Action::RestoreEtcd(_)

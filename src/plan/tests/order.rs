@@ -8,6 +8,7 @@ use crate::model::ObservedFile;
 use crate::model::Plan;
 use crate::model::UnitName;
 use crate::plan::Context;
+use crate::plan::Unfinished;
 use crate::plan::plan;
 use crate::plan::testing::Builder;
 use crate::plan::testing::NOW;
@@ -147,6 +148,23 @@ fn workers_go_together_as_far_as_the_file_allows() {
     assert_eq!(width(&three, &observed), 3);
     observed.hosts.remove(&name("w9"));
     assert_eq!(width(&three, &observed), 2, "one is away already");
+    observed.hosts.remove(&name("w8"));
+    observed.hosts.remove(&name("w7"));
+    assert_eq!(width(&three, &observed), 1, "there must be a way on");
+}
+
+#[test]
+fn a_worker_that_is_not_ready_counts_as_away_until_its_own_turn() {
+    let hosts = [("h1", "ce"), ("w1", "w"), ("w2", "w"), ("w3", "w"), ("w4", "w")];
+    let old = Builder::new(&hosts).build();
+    let mut observed = old.reached();
+    observed.objects.as_mut().unwrap().nodes.get_mut(&name("w3")).unwrap().ready = false;
+    let context = Context { max_unavailable_worker: std::num::NonZero::new(2), ..after(&old.desired) };
+    let workers = |new: &Sample| shape(&plan(&new.desired, &observed, &context).unwrap());
+    let some = Builder::new(&hosts).change("w1", Component::Kubelet).change("w2", Component::Kubelet).build();
+    assert_eq!(workers(&some), ["containerd and kubelet of workers [1]: w1(2) w2(2) /0"]);
+    let all = Builder::new(&hosts).change_everywhere(Component::Kubelet).build();
+    assert_eq!(workers(&all)[1], "containerd and kubelet of workers [2]: w3(2) w1(2) w2(2) w4(2) /0");
 }
 
 #[test]
@@ -157,6 +175,49 @@ fn the_leader_goes_last_and_the_missing_member_first() {
     observed.hosts.get_mut(&name("h3")).unwrap().pods.remove("etcd");
     let plan = plan(&new.desired, &observed, &after(&old.desired)).unwrap();
     assert_eq!(shape(&plan), ["etcd, one member at a time [1]: h3(1) h2(1) h1(1) /0"]);
+    let yields = |at: usize| plan.stages[0].steps[at].batch.0.first() == Some(&Action::YieldLeadership);
+    assert_eq!([yields(0), yields(1), yields(2)], [false, true, true], "what does not run does not lead");
+    let (old, new) = (Builder::new(&[("h1", "cew")]), Builder::new(&[("h1", "cew")]).change("h1", Component::Etcd));
+    let (old, new) = (old.build(), new.build());
+    let alone = super::super::plan(&new.desired, &old.reached(), &after(&old.desired)).unwrap();
+    let yields =
+        alone.stages.iter().flat_map(|stage| &stage.steps).any(|step| step.batch.0.contains(&Action::YieldLeadership));
+    assert!(!yields, "there is nobody to lead");
+}
+
+/// What stands open of a run that changed `component` on `host` and then waited in vain.
+fn open(host: &str, component: Component) -> Unfinished {
+    Unfinished { parts: [(name(host), [component].into())].into(), objects: false }
+}
+
+#[test]
+fn what_was_changed_and_never_seen_well_is_waited_for_before_the_next_host_is_touched() {
+    const TITLE: &str = "what an earlier run changed and never saw well";
+    let old = Builder::five().build();
+    let shape_of = |new: &Sample, unfinished: Unfinished| {
+        let context = Context { unfinished, ..after(&old.desired) };
+        let plan = plan(&new.desired, &old.reached(), &context).unwrap();
+        assert_eq!(plan.changes_nothing(), new.desired == old.desired);
+        shape(&plan)
+    };
+    let same = || open("h1", Component::ApiServer);
+    assert_eq!(shape_of(&old, same()), [format!("{TITLE} [1]: h1(1) /0")], "nothing differs and it is not well");
+    assert_eq!(shape_of(&old, open("w1", Component::Kubelet)), [format!("{TITLE} [1]: w1(2) /0")]);
+    let objects = Unfinished { objects: true, ..Unfinished::default() };
+    assert_eq!(shape_of(&old, objects), [format!("{TITLE} [1]:  /1")]);
+    let rest = Builder::five().change("h2", Component::ApiServer).build();
+    assert_eq!(
+        shape_of(&rest, same()),
+        [format!("{TITLE} [1]: h1(1) /0"), "API servers, one at a time [1]: h2(1) /0".to_owned()]
+    );
+    // What this plan changes may be the cure.
+    let cure = Builder::five().change("h1", Component::Etcd).build();
+    assert_eq!(
+        shape_of(&cure, same()),
+        ["etcd, one member at a time [1]: h1(1) /0".to_owned(), format!("{TITLE} [1]: h1(1) /0")]
+    );
+    let again = Builder::five().change("h1", Component::ApiServer).build();
+    assert_eq!(shape_of(&again, same()), ["API servers, one at a time [1]: h1(1) /0"], "its own gate is enough");
 }
 
 #[test]
