@@ -1,6 +1,5 @@
 //! Differences in a safe order.
 
-use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
 use crate::model::Action;
