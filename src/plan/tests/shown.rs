@@ -59,6 +59,7 @@ fn a_change_is_shown_line_by_line_with_what_it_interrupts() {
     insta::assert_snapshot!(text(&plan, Detail::Folded), @r"
     1. etcd, one member at a time (one after the other)
        h1, h2, h3:
+           let another etcd member lead, where this one does
          ~ file /etc/etcd/pki/server.key (changed)
          ~ file /etc/kubernetes/manifests/etcd.yaml (changed)
          ! restart pod etcd
