@@ -10,6 +10,7 @@ pub mod etcd;
 mod kinds;
 mod node;
 mod observe;
+mod presented;
 pub mod probe;
 mod rest;
 mod sets;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 pub use connection::Credentials;
 pub use error::ApiError;
+pub use presented::presented;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::sync::Mutex;

@@ -92,7 +92,7 @@ pub struct Answer {
 
 /// How TLS is spoken with a component.
 #[derive(Debug, Clone)]
-pub struct Tls(Arc<ClientConfig>);
+pub struct Tls(pub(super) Arc<ClientConfig>);
 
 impl Tls {
     /// Verifies the server against the authorities and shows the client certificate.

@@ -1,11 +1,23 @@
 //! The command line. The doc comments are the help texts.
 
+mod past;
+
 use std::path::PathBuf;
 
 use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
+
+pub(super) use past::Certs;
+pub(super) use past::CertsFormat;
+pub(super) use past::Diff;
+pub(super) use past::History;
+pub(super) use past::HistoryVerb;
+#[cfg(feature = "unproven")]
+pub(super) use past::Rollback;
+#[cfg(feature = "unproven")]
+pub(super) use past::RotateCerts;
 
 /// Provisions hardened, highly available Kubernetes clusters over SSH, from an RKE cluster.yml
 ///
@@ -32,11 +44,14 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0    done, or nothing to do
   1    refused or failed; what, where and why is on stderr
-  2    `plan`: there are changes
+  2    `plan`, `diff`: there are changes
   3    done, but for hosts that do not answer; the next run completes them
   4    `status`: the cluster is degraded
   5    `status`: no control plane answers
   6    somebody else is at work on this cluster
+  7    `up`: a change made a component ill; the cluster was taken back to where it was, and is well
+  8    `certs check`: a certificate ends within --warn days, or another one is shown than lies on disk
+  9    `certs check`: a certificate ends within --critical days, has ended, or cannot be seen
   64   the command line is wrong
   130  interrupted";
 
@@ -48,6 +63,15 @@ pub(super) enum LogFormat {
     Text,
     /// One JSON object a line
     Json,
+}
+
+/// Whether something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Switch {
+    /// It is
+    On,
+    /// It is not
+    Off,
 }
 
 /// Data on stdout.
@@ -68,8 +92,29 @@ pub(super) enum Command {
     /// Observes every host, shows the plan, asks, and runs exactly that plan. On a new cluster everything comes up at
     /// once; on a running one the change moves host by host with a health check after each disruptive step.
     Up(Up),
+    #[cfg(feature = "unproven")]
+    /// Renew certificates, host by host
+    ///
+    /// Issues new keys and certificates from the cluster's authorities and brings them to where they are used: etcd members
+    /// and API servers take them up while they run, one host at a time; controller managers, schedulers, kube-proxies and
+    /// kubelets are restarted. Pods go on running. cluster.yml plays no part: nothing else changes.
+    ///
+    /// `up` renews by itself what has fewer than 90 days left.
+    RotateCerts(RotateCerts),
     /// Show what `up` would change, and change nothing
     Plan(PlanArguments),
+    #[cfg(feature = "unproven")]
+    /// Take the cluster back to a revision that was reached before
+    ///
+    /// Also after a run that died halfway: `up` goes forward from there, `rollback` back. Shows the way and the plan, asks,
+    /// and appends a new revision to the history. Keys and certificates stay today's, unless their renewal is all that is
+    /// undone. cluster.yml is not touched: the next `up` would go forward again.
+    Rollback(Rollback),
+    /// Show what differs between two revisions, or between one and the live hosts
+    ///
+    /// Files line by line, manifests and objects field by field, flags by name; of secrets only that they differ. Without
+    /// numbers: the revision that was reached last against the one before it. Exits with 2 where something differs.
+    Diff(Diff),
     /// Check the file without touching any host
     Validate(Validate),
     /// Show revision, versions, health, certificates and drift
@@ -84,7 +129,13 @@ pub(super) enum Command {
     /// Leaves nothing of bastide's behind but what docs/remove.md names. etcd snapshots stay unless --purge is given.
     Remove(Remove),
     /// List the cluster's revisions
-    History(Output),
+    ///
+    /// Each is a target that was reached for: when, by whom, why, and what became of it. `bastide diff` compares two of
+    /// them.
+    History(History),
+    /// The cluster's certificates
+    #[command(subcommand)]
+    Certs(Certs),
     /// The sealed state beside cluster.yml
     #[command(subcommand)]
     State(State),
@@ -147,6 +198,12 @@ pub(super) struct Up {
     /// Print where the time went and how many channels were opened
     #[arg(long)]
     pub timings: bool,
+    /// Take the cluster back by itself when the change makes a component ill
+    ///
+    /// Only where that component's host answers, etcd has its quorum and no barrier lies between; otherwise the run stops
+    /// where it is. A new cluster has nothing to go back to.
+    #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_value = "off", default_missing_value = "on")]
+    pub auto_rollback: Switch,
 }
 
 /// `plan`

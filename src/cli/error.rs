@@ -11,6 +11,7 @@ use crate::cli::console::Console;
 use crate::host::HostError;
 use crate::ops::OpsError;
 use crate::ops::Talk as _;
+use crate::route::Blocked;
 use crate::store::StoreError;
 
 /// Refused or failed.
@@ -25,6 +26,12 @@ pub(super) const DEGRADED: u8 = 4;
 pub(super) const UNREACHABLE: u8 = 5;
 /// Somebody else is at work.
 pub(super) const BUSY: u8 = 6;
+/// A change made a component ill and was taken back.
+pub(super) const TAKEN_BACK: u8 = 7;
+/// `certs check`: a certificate ends soon, or is not the one it should be.
+pub(super) const CERTIFICATE_WARNING: u8 = 8;
+/// `certs check`: a certificate ends very soon, has ended, or cannot be seen.
+pub(super) const CERTIFICATE_CRITICAL: u8 = 9;
 /// The command line is wrong (`EX_USAGE` of sysexits.h).
 pub(super) const USAGE: u8 = 64;
 /// Interrupted: 128 plus SIGINT.
@@ -43,7 +50,7 @@ pub(super) fn report(error: &OpsError, console: &Console) -> u8 {
 fn show(error: &OpsError, console: &Console) {
     match error {
         OpsError::Config(errors) => console.show(&diagnostics(errors)),
-        OpsError::Stopped(report) => console.show(&stopped(error, report)),
+        OpsError::Stopped(report) | OpsError::TakenBack { report, .. } => console.show(&stopped(error, report)),
         OpsError::LockLost { cause, .. } => {
             console.show(&format!("error: {error}; this run writes nothing more"));
             show(cause, console);
@@ -55,6 +62,7 @@ fn show(error: &OpsError, console: &Console) {
 fn code(error: &OpsError) -> u8 {
     match error {
         OpsError::Lock(LockError::Busy { .. }) | OpsError::Store(StoreError::Locked { .. }) => BUSY,
+        OpsError::TakenBack { .. } => TAKEN_BACK,
         OpsError::Stopped(report) if report.outcome == Outcome::Cancelled => INTERRUPTED,
         _ => FAILED,
     }
@@ -123,6 +131,16 @@ fn hints(error: &OpsError) -> Vec<String> {
         ),
         OpsError::Moved => hint("run `bastide plan` again and look at what changed"),
         OpsError::Stopped(_) => hint("the same command goes on from here; it looks at every host first"),
+        OpsError::TakenBack { .. } => hint("cluster.yml still asks for the change; put it right before the next `up`"),
+        OpsError::NoWayBack { blocked, .. } if matches!(**blocked, Blocked::Barrier { .. }) => {
+            hint("only an etcd snapshot from before that revision leads past it; `bastide up` goes forward")
+        }
+        OpsError::NoWayBack { .. } | OpsError::NeverReached { .. } => {
+            hint("`bastide history` lists the revisions and what is kept of them")
+        }
+        OpsError::Unfinished { .. } => hint("go forward with `bastide up`, or back with `bastide rollback`, first"),
+        OpsError::NothingReached => hint("`bastide up` goes forward; `bastide remove` takes off what was begun"),
+        OpsError::OutOfReach { .. } => hint("name the bundle of that release under `bastide.artifacts.bundle`"),
         OpsError::NotReached(_) => {
             hint("run `bastide up` again; if it does not settle, something else changes the hosts")
         }

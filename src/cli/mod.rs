@@ -1,8 +1,10 @@
 //! Talks to people. The only room that prints or exits.
 
 mod args;
+mod certs;
 mod console;
 mod error;
+mod past;
 #[cfg(feature = "unproven")]
 mod restore;
 mod run;

@@ -16,6 +16,7 @@ use crate::cli::args::Util;
 use crate::cli::console;
 use crate::cli::console::Console;
 use crate::cli::error;
+use crate::cli::past;
 use crate::cli::show;
 use crate::ops;
 use crate::ops::Destination;
@@ -77,11 +78,19 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
                 no_identity_backup: up.no_identity_backup,
                 plan: up.plan,
                 timings: up.timings,
+                auto_rollback: up.auto_rollback.into(),
             };
             let reached = Box::pin(ops::up(&invocation(&config, &up.reach, "up"), &options, &talk, cancel)).await?;
             console.settle();
             Ok(ended(&reached, console))
         }
+        #[cfg(feature = "unproven")]
+        Command::Rollback(rollback) => past::rollback(&config, rollback, console, &talk, cancel).await,
+        #[cfg(feature = "unproven")]
+        Command::RotateCerts(rotate) => past::rotate(&config, rotate, console, &talk, cancel).await,
+        Command::Diff(diff) => past::diff(&config, diff, &talk).await,
+        Command::History(history) => past::history(&config, &history, &talk),
+        Command::Certs(certs) => past::certs(&config, certs, &talk).await,
         Command::Plan(plan) => {
             let invocation = invocation(&config, &plan.reach, "plan");
             let shown = ops::plan(&invocation, plan.out.as_deref(), plan.no_identity_backup, &talk).await?;
@@ -126,14 +135,9 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
             console.settle();
             Ok(ended(&if silent.is_empty() { Reached::Wholly } else { Reached::Except(silent) }, console))
         }
-        Command::History(output) => {
-            print(&show::history(&ops::history(&alone("history"), &*talk)?, output.output))?;
-            Ok(0)
-        }
         Command::State(command) => state(command, &config, &talk).await,
         Command::Util(Util::GetStateFile { reach }) => {
-            let newest = State::Recover { reach, host: None, recipient_key: None, signer: None };
-            state(newest, &config, &talk).await
+            state(State::Recover { reach, host: None, recipient_key: None, signer: None }, &config, &talk).await
         }
         Command::Util(Util::GetKubeconfig) => {
             ops::write_kubeconfig(&alone("kubeconfig"), &Destination::Beside, "admin", 30, &*talk)?;
@@ -179,7 +183,7 @@ async fn state(command: State, config: &Path, talk: &Arc<dyn Talk>) -> Result<u8
     }
 }
 
-fn ended(reached: &Reached, console: &Console) -> u8 {
+pub(super) fn ended(reached: &Reached, console: &Console) -> u8 {
     match reached {
         Reached::Already => 0,
         Reached::Wholly => {
@@ -194,7 +198,7 @@ fn ended(reached: &Reached, console: &Console) -> u8 {
     }
 }
 
-fn print(text: &str) -> Result<(), OpsError> {
+pub(super) fn print(text: &str) -> Result<(), OpsError> {
     console::print(text).map_err(|source| OpsError::local(Path::new("standard output"), source))
 }
 

@@ -5,35 +5,81 @@ use std::fmt::Write as _;
 use comfy_table::Table;
 
 use crate::cli::args::OutputFormat;
-use crate::model::Revision;
 use crate::model::RevisionState;
 use crate::model::utc as time;
+use crate::ops::Change;
+use crate::ops::Diff;
 use crate::ops::Overall;
+use crate::ops::Past;
 use crate::ops::Status;
 use crate::store::Contents;
 use crate::store::Examined;
+use crate::store::Pruned;
 
 /// The revisions, newest last.
-pub(super) fn history(revisions: &[Revision], format: OutputFormat) -> String {
-    match format {
-        OutputFormat::Json => format!("{:#}\n", serde_json::json!({ "schema": 1, "revisions": revisions })),
-        OutputFormat::Text => {
-            let mut table = Table::new();
-            table.load_style(comfy_table::presets::NOTHING);
-            table.set_header(["REVISION", "WHEN", "WHO", "COMMAND", "KUBERNETES", "STATE", "WHY"]);
-            for revision in revisions {
-                table.add_row([
-                    revision.id.to_string(),
-                    time(revision.at),
-                    revision.who.clone(),
-                    revision.command.clone(),
-                    revision.kubernetes.to_string(),
-                    state(&revision.state),
-                    revision.why.clone(),
-                ]);
-            }
-            format!("{}\n", table.trim_fmt())
+pub(super) fn history(past: &[Past], format: OutputFormat) -> String {
+    if format == OutputFormat::Json {
+        return format!("{:#}\n", serde_json::json!({ "schema": 1, "revisions": past }));
+    }
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["REVISION", "WHEN", "WHO", "COMMAND", "KUBERNETES", "STATE", "WHY"]);
+    for Past { revision, undone, kept } in past {
+        let mut state = state(&revision.state);
+        if let Some(undone) = undone {
+            state = format!("{state}, rolled back to {} by {}", undone.to, undone.by);
         }
+        if !kept {
+            state.push_str(", contents dropped");
+        }
+        let barrier = revision.barrier.as_ref().map(|barrier| format!("; barrier {}: {}", barrier.name, barrier.why));
+        table.add_row([
+            revision.id.to_string(),
+            time(revision.at),
+            revision.who.clone(),
+            revision.command.clone(),
+            revision.kubernetes.to_string(),
+            state,
+            format!("{}{}", revision.why, barrier.unwrap_or_default()),
+        ]);
+    }
+    format!("{}\n", table.trim_fmt())
+}
+
+/// What differs, by host; objects last.
+pub(super) fn diff(diff: &Diff, format: OutputFormat) -> String {
+    if format == OutputFormat::Json {
+        return serde_json::to_string_pretty(diff).map(|text| text + "\n").unwrap_or_default();
+    }
+    let mut out = format!("--- {}\n+++ {}\n", diff.from, diff.to);
+    for difference in &diff.differences {
+        let host = difference.host.as_ref().map(|host| format!("{host}: ")).unwrap_or_default();
+        let (sign, word) = match difference.change {
+            Change::Added => ('+', ""),
+            Change::Removed => ('-', ""),
+            Change::Changed if difference.lines.is_empty() => ('~', " (changed)"),
+            Change::Changed => ('~', ""),
+        };
+        let _ = writeln!(out, "{sign} {host}{}{word}", difference.what);
+        for line in &difference.lines {
+            let _ = writeln!(out, "    {line}");
+        }
+    }
+    if diff.differences.is_empty() {
+        out.push_str("nothing differs\n");
+    }
+    for note in &diff.notes {
+        let _ = writeln!(out, "note: {note}");
+    }
+    out
+}
+
+/// What a pruning did.
+pub(super) fn pruned(pruned: &Pruned) -> String {
+    let names: Vec<_> = pruned.dropped.iter().map(ToString::to_string).collect();
+    match names.as_slice() {
+        [] => "nothing to drop\n".to_owned(),
+        names => format!("dropped the contents of revisions {} ({} bytes)\n", names.join(", "), pruned.freed),
     }
 }
 
@@ -112,8 +158,15 @@ pub(super) fn status(status: &Status, format: OutputFormat) -> String {
     for (certificate, seconds) in &status.certificates {
         let _ = writeln!(out, "certificate {certificate} ends in {} days", seconds / 86_400);
     }
-    if status.file_changed {
-        out.push_str("cluster.yml changed since this revision; `bastide plan` shows what that means\n");
+    match (status.file_changed, status.revision.as_ref().and_then(|revision| revision.returns_to.as_ref())) {
+        (false, _) => {}
+        (true, None) => out.push_str("cluster.yml changed since this revision; `bastide plan` shows what that means\n"),
+        (true, Some(to)) => {
+            let _ = writeln!(
+                out,
+                "the cluster was taken back to revision {to}, and cluster.yml is ahead of it; `bastide up` would go forward"
+            );
+        }
     }
     for note in &status.notes {
         let _ = writeln!(out, "note: {note}");

@@ -315,6 +315,12 @@ impl Host for FakeHost {
         Ok(self.reach()?.sealed.clone())
     }
 
+    async fn read(&self, paths: &BTreeSet<RemotePath>) -> Result<BTreeMap<RemotePath, Content>, HostError> {
+        let state = self.reach()?;
+        let found = paths.iter().filter_map(|path| Some((path.clone(), state.files.get(path)?.0.clone())));
+        Ok(found.collect())
+    }
+
     async fn lock(&self, holder: &LockHolder) -> Result<FakeLock, HostError> {
         let mut state = self.reach()?;
         if let Some(other) = &state.lock {

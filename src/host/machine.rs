@@ -2,6 +2,8 @@
 //!
 //! Every verb is one fixed script (`scripts/*.sh`); data are its arguments or lines on its stdin, never part of its text.
 
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -38,6 +40,7 @@ const PERFORM: &str = script!("common", "work", "words", "etcd", "perform");
 const LOCK: &str = script!("common", "lock");
 const KEEP_STATE: &str = script!("common", "work", "keep_state");
 const FETCH_STATE: &str = script!("common", "fetch_state");
+const READ: &str = script!("common", "read");
 const LAST_WORDS: &str = script!("common", "words", "last_words");
 const ERASE: &str = script!("common", "work", "erase");
 
@@ -223,6 +226,16 @@ impl<W: Wire> Host for Machine<W> {
                 Err(HostError::Unreadable { host: self.name.clone(), reason })
             }
         }
+    }
+
+    async fn read(&self, paths: &BTreeSet<RemotePath>) -> Result<BTreeMap<RemotePath, Content>, HostError> {
+        let mut asked: String = paths.iter().map(|path| format!("{path}\n")).collect();
+        asked.push_str("end\n");
+        let output = self.wire.exec(self.call(READ, Vec::new(), Payload::Bytes(Content::new(asked)))).await?;
+        parse::contents(&output.stdout).ok_or_else(|| HostError::Unreadable {
+            host: self.name.clone(),
+            reason: "the files did not come whole".to_owned(),
+        })
     }
 
     async fn lock(&self, holder: &LockHolder) -> Result<MachineLock, HostError> {

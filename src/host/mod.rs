@@ -14,6 +14,8 @@ mod snapshots;
 pub mod ssh;
 mod wire;
 
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::io::Read;
 use std::sync::Arc;
@@ -40,6 +42,7 @@ use crate::model::HostName;
 use crate::model::HostRecord;
 use crate::model::LockHolder;
 use crate::model::ObservedHost;
+use crate::model::RemotePath;
 use crate::model::Scope;
 
 /// One machine. Every verb is idempotent and states its postcondition.
@@ -66,6 +69,12 @@ pub trait Host: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), HostError>> + Send;
     /// The sealed state copy, where there is one.
     fn fetch_state(&self) -> impl Future<Output = Result<Option<Content>, HostError>> + Send;
+    /// What these files hold, of those that are there and not larger than 1 MiB. Only for files without a secret: what is
+    /// read here is meant to be shown.
+    fn read(
+        &self,
+        paths: &BTreeSet<RemotePath>,
+    ) -> impl Future<Output = Result<BTreeMap<RemotePath, Content>, HostError>> + Send;
     /// Takes the host's lock, or says who has it. The lock ends when the value is dropped, when the connection dies, or
     /// after 30 s without a heartbeat (which the value sends by itself). `perform`, `keep_state` and `erase` refuse with
     /// [`HostError::LockLost`] on a host whose lock their run does not hold: every host that is written to is locked,

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::model::Access;
 use crate::model::Component;
+use crate::model::Content;
 use crate::model::Digest;
 use crate::model::HostName;
 use crate::model::HostRecord;
@@ -319,6 +320,22 @@ fn listener(line: &str) -> Option<u16> {
         return None;
     }
     u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()
+}
+
+/// What `read.sh` printed; none where it was cut off.
+pub(super) fn contents(mut output: &[u8]) -> Option<BTreeMap<RemotePath, Content>> {
+    let mut contents = BTreeMap::new();
+    loop {
+        let end = output.iter().position(|byte| *byte == b'\n')?;
+        let line = std::str::from_utf8(&output[..end]).ok()?;
+        if line == "end" {
+            return Some(contents);
+        }
+        let (size, path) = line.strip_prefix("file ")?.split_once(' ')?;
+        let (content, rest) = output[end + 1..].split_at_checked(size.parse().ok()?)?;
+        contents.insert(RemotePath::new(path).ok()?, Content::new(content));
+        output = rest.strip_prefix(b"\n")?;
+    }
 }
 
 #[cfg(test)]

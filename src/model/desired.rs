@@ -48,6 +48,17 @@ pub struct Desired {
 impl Desired {
     /// The layout that this program writes.
     pub const SCHEMA: u32 = 1;
+
+    /// Versions of the parts by the last word of their image's name: `etcd` to `3.7.2-0`.
+    pub fn versions(&self) -> BTreeMap<String, String> {
+        let images = self.hosts.values().flat_map(|host| host.images.keys());
+        images
+            .filter_map(|image| {
+                let (name, version) = image.as_str().rsplit('/').next()?.split_once(':')?;
+                Some((name.to_owned(), version.to_owned()))
+            })
+            .collect()
+    }
 }
 
 /// A hardened setting that the file relaxes under `bastide.hardening.allow`.
@@ -78,6 +89,10 @@ pub struct DesiredHost {
     pub images: BTreeMap<ImageRef, DesiredImage>,
     /// Static pods by name, with the digest that their annotation [`Component::INPUTS_ANNOTATION`] carries.
     pub pods: BTreeMap<String, Digest>,
+    /// Files whose contents enter the inputs of a static pod or a unit, by its name: these inputs can then be computed
+    /// anew where a stored target is given other keys. Absent in revisions that were made before this was recorded.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub restarts: BTreeMap<String, Vec<RemotePath>>,
     /// Labels of the Node object that bastide owns.
     pub labels: BTreeMap<String, String>,
     /// Taints of the Node object that bastide owns.
@@ -156,11 +171,15 @@ pub struct File {
 pub enum Keep {
     /// The file must equal its digest.
     Managed,
-    /// Written when absent, expired, or when its first certificate is not from one of `authorities`; otherwise left
+    /// Written when absent, expired, older than `since`, or when its first certificate is not from one of `authorities`; otherwise left
     /// alone, because the host renews it: the kubelet's own client pair.
     Seeded {
         /// PEM certificates of the accepted authorities.
         authorities: Vec<String>,
+        /// Written too where the host's certificate is good from before this moment on (seconds since 1970): a renewal
+        /// that was asked for. What the host got by itself after that is left alone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<i64>,
     },
 }
 

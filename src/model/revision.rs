@@ -1,5 +1,6 @@
 //! History: what was reached, from where, and why.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
@@ -46,6 +47,19 @@ pub struct Revision {
     pub state: RevisionState,
     /// What keeps a rollback from walking back over it.
     pub barrier: Option<Barrier>,
+    /// Versions of its target's parts by image name; empty in revisions that were made before this was recorded.
+    #[serde(default)]
+    pub versions: BTreeMap<String, String>,
+    /// The older revision whose target a rollback took up again.
+    #[serde(default)]
+    pub returns_to: Option<RevisionId>,
+}
+
+impl Revision {
+    /// Whether all hosts that answered were seen at its target.
+    pub fn was_reached(&self) -> bool {
+        matches!(self.state, RevisionState::Reached | RevisionState::ReachedExcept { .. })
+    }
 }
 
 /// How far a revision got.

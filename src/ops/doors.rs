@@ -230,6 +230,12 @@ impl<H: Host> Doors<H> {
         futures::future::join_all(asked).await.into_iter().flatten().next()
     }
 
+    /// Whether that member can commit, whatever the other ones are doing.
+    pub(super) async fn etcd_commits(&self, name: &HostName) -> bool {
+        let Ok((host, _)) = self.seat(name) else { return false };
+        told(probe::etcd(&**host, PROBE).await) == Ok(())
+    }
+
     /// Whether the node is Ready with the host's present boot.
     pub(super) async fn node_ready(&self, name: &HostName) -> Result<(), Trouble> {
         let boot = self.boots.get(name).map(String::as_str).unwrap_or_default();

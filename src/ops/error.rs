@@ -16,6 +16,7 @@ use crate::model::RevisionId;
 use crate::plan::Refusal;
 use crate::release::BundleError;
 use crate::render::RenderErrors;
+use crate::route::Blocked;
 use crate::secrets::SecretsError;
 use crate::store::StoreError;
 
@@ -148,6 +149,55 @@ pub enum OpsError {
         /// By what it was noticed.
         cause: Box<Self>,
     },
+    /// A change made a component ill and was taken back.
+    #[error("the change was taken back: the cluster is at revision {to} again, and well")]
+    TakenBack {
+        /// How the change failed.
+        report: Box<Report>,
+        /// Where the cluster is.
+        to: RevisionId,
+    },
+    /// No way leads there.
+    #[error("no way leads from revision {from} back to revision {to}: {}", blocked_words(blocked))]
+    NoWayBack {
+        /// What was reached last.
+        from: RevisionId,
+        /// What was asked for.
+        to: RevisionId,
+        /// What is in the way.
+        blocked: Box<Blocked>,
+    },
+    /// A revision that hosts never were at.
+    #[error("revision {revision} was never reached: it is no place to go back to")]
+    NeverReached {
+        /// Which.
+        revision: RevisionId,
+    },
+    /// The first revision has none before it.
+    #[error("revision {revision} is the first one: there is nothing before it")]
+    NothingBefore {
+        /// Which.
+        revision: RevisionId,
+    },
+    /// No run has come to its end yet.
+    #[error("no revision of this cluster was reached yet: there is nothing to go back to")]
+    NothingReached,
+    /// A run that did not come to its end stands in the way of one that does something else.
+    #[error("revision {revision} ({command}) was begun and not reached")]
+    Unfinished {
+        /// Which.
+        revision: RevisionId,
+        /// What made it.
+        command: String,
+    },
+    /// Programs or images that nobody has.
+    #[error(
+        "the target needs what is neither on the hosts nor in the bundle:\n{}", missing.join("\n")
+    )]
+    OutOfReach {
+        /// `host: what`.
+        missing: Vec<String>,
+    },
     /// Everything was done, and yet the hosts are not as they should be.
     #[error("everything was done, and yet the hosts are not at the target:\n{0}")]
     NotReached(String),
@@ -218,6 +268,16 @@ fn holders(hosts: &BTreeMap<HostName, Option<LockHolder>>) -> String {
         None => format!("nobody holds {host} now"),
     });
     words.collect::<Vec<_>>().join(", ")
+}
+
+fn blocked_words(blocked: &Blocked) -> String {
+    match blocked {
+        Blocked::NotKept => "its contents are no longer kept".to_owned(),
+        Blocked::Barrier { at, barrier } => {
+            format!("revision {at} cannot be walked back over ({}): {}", barrier.name, barrier.why)
+        }
+        Blocked::Clash(clashes) => clashes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+    }
 }
 
 fn list<T: std::fmt::Display>(items: &[T]) -> String {

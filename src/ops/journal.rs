@@ -115,6 +115,8 @@ mod tests {
             config: Digest::of(b""),
             state,
             barrier: None,
+            versions: std::collections::BTreeMap::new(),
+            returns_to: None,
         }
     }
 

@@ -10,8 +10,8 @@ use crate::model::HostName;
 use crate::model::LockHolder;
 use crate::model::ObservedHost;
 use crate::model::RemotePath;
+use crate::model::Revision;
 use crate::model::RevisionId;
-use crate::model::RevisionState;
 use crate::ops::OpsError;
 use crate::ops::Talk;
 use crate::ops::journal;
@@ -86,10 +86,7 @@ impl Kept {
         }
         let lines = store::Journal::at(&self.folder).read()?;
         self.unfinished = journal::unfinished(&store.history(), &lines);
-        let reached =
-            store.history().into_iter().rev().filter(|revision| {
-                matches!(revision.state, RevisionState::Reached | RevisionState::ReachedExcept { .. })
-            });
+        let reached = store.history().into_iter().rev().filter(Revision::was_reached);
         for (at, revision) in reached.take(2).enumerate() {
             // After a recovery from a host only the newest contents are there; what is not kept keeps nothing on hosts.
             let desired = match store.load(&revision.id) {

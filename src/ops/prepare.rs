@@ -102,6 +102,9 @@ pub(super) async fn prepare(
     let mut observed = prepared.observed.clone();
     prepared.plan = prepared.planned(&mut observed, &without).await?;
     prepared.observed = observed;
+    if saved.is_none() && !prepared.plan.is_empty() {
+        prepared.plan.notes.extend(ahead(&prepared.local, &prepared.kept));
+    }
     Ok(prepared)
 }
 
@@ -143,6 +146,18 @@ pub(super) async fn survey(
         observed.objects = doors.observe(&target.desired).await?;
     }
     Ok(Prepared { local, bundle, kept, fleet, target, observed, doors, plan: Plan::default(), now })
+}
+
+/// After a rollback cluster.yml says more than the cluster is.
+fn ahead(local: &Local, kept: &Kept) -> Option<String> {
+    let newest = kept.store.as_ref()?.newest()?;
+    let to = newest.returns_to.as_ref()?;
+    (newest.config != local.digest).then(|| {
+        format!(
+            "revision {newest} took the cluster back to {to}; this goes on to what cluster.yml says",
+            newest = newest.id
+        )
+    })
 }
 
 /// `--without` as names.

@@ -1,4 +1,5 @@
-//! From a plan to a recorded revision: show, ask, lock, look again, run exactly that plan, record what was reached.
+//! From a plan to a recorded revision: show, ask, lock, look again, run, look once more, record. Every command that
+//! changes a cluster ends here; they differ in the target that they prepared and in their errand.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -14,6 +15,8 @@ use crate::apply::Run;
 use crate::apply::Stamp;
 use crate::host::Contents;
 use crate::host::Host as _;
+use crate::model::Barrier;
+use crate::model::Digest;
 use crate::model::HostName;
 use crate::model::HostRecord;
 use crate::model::LockHolder;
@@ -38,17 +41,23 @@ use crate::secrets::Entropy as _;
 use crate::secrets::SystemEntropy;
 use crate::store::FolderLock;
 
-/// What a command that changes the cluster was told, besides its target.
-#[derive(Debug)]
+/// What a command wants with the target that it prepared.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Errand {
+    /// For the history.
+    pub why: String,
+    /// What keeps a rollback from walking back over it.
+    pub barrier: Option<Barrier>,
+    /// The revision whose target is taken up again.
+    pub returns_to: Option<RevisionId>,
+    /// cluster.yml that the target came from; absent: the one at hand.
+    pub config: Option<Digest>,
     /// Do not ask.
     pub yes: bool,
-    /// The identity of a new cluster stays without a second way in.
+    /// `--no-identity-backup`
     pub no_identity_backup: bool,
-    /// Show where the time went.
+    /// `--timings`
     pub timings: bool,
-    /// For the history.
-    pub why: &'static str,
     /// A plan that was shown earlier: nothing beyond it runs.
     pub shown: Option<Plan>,
 }
@@ -73,11 +82,12 @@ pub(super) async fn reach(
     cancel: &CancellationToken,
 ) -> Result<Reached, OpsError> {
     let holder = holder(invocation, prepared.now)?;
-    if prepared.plan.is_empty() {
+    let empty = prepared.plan.is_empty();
+    if empty && !off_course(&prepared, errand) {
         return settled(&mut prepared, &holder, errand.timings, talk);
     }
     talk.show(&plan::text(&prepared.plan, plan::Detail::Folded));
-    if !errand.yes {
+    if !errand.yes && !empty {
         match talk.confirm("Run this plan?") {
             Some(true) => {}
             Some(false) => return Err(OpsError::Declined),
@@ -99,7 +109,7 @@ pub(super) async fn reach(
     }
     prepared.observed = observed;
     prepared.plan = plan;
-    let stamp = begin(&mut prepared, invocation, errand.why, &folder_lock)?;
+    let stamp = begin(&mut prepared, invocation, errand, &folder_lock)?;
     let outcome = run(&prepared, &stamp, &holder, &mut locks, &members, talk, cancel).await;
     let ended = conclude(&mut prepared, &stamp, &holder, &folder_lock, &members, &without, outcome, talk).await;
     let ended = match ended {
@@ -114,6 +124,17 @@ pub(super) async fn reach(
     }
     access::keep_operator_file(&prepared.local, &prepared.target.secrets, prepared.now, &**talk)?;
     Ok(reached.0)
+}
+
+/// Whether the history ends in another target than this one, although the hosts are at this one already: a rollback to
+/// what a run that failed early never left, or a second thought after it.
+fn off_course(prepared: &Prepared, errand: &Errand) -> bool {
+    let newest = prepared.kept.store.as_ref().and_then(|store| store.newest());
+    let elsewhere = prepared.kept.newest.as_ref() != Some(&prepared.target.desired);
+    newest.is_some_and(|newest| {
+        let open = matches!(newest.state, RevisionState::Started | RevisionState::Failed);
+        elsewhere && (open || errand.returns_to.is_some())
+    })
 }
 
 /// Whether everything in `plan` stands in `shown` too. Less is no surprise: after a run that was cut off, the hosts go on by
@@ -190,7 +211,12 @@ pub(super) fn state(except: &BTreeSet<HostName>) -> RevisionState {
 }
 
 /// Records the revision, durably, before the first host is changed.
-fn begin(prepared: &mut Prepared, invocation: &Invocation, why: &str, lock: &FolderLock) -> Result<Stamp, OpsError> {
+fn begin(
+    prepared: &mut Prepared,
+    invocation: &Invocation,
+    errand: &Errand,
+    lock: &FolderLock,
+) -> Result<Stamp, OpsError> {
     let parent = prepared.kept.parent();
     let store = prepared.kept.store.as_mut().ok_or_else(|| OpsError::Impossible("the state is not open".to_owned()))?;
     let id = store.next_id()?;
@@ -198,13 +224,15 @@ fn begin(prepared: &mut Prepared, invocation: &Invocation, why: &str, lock: &Fol
         id: id.clone(),
         parent: parent.clone(),
         command: invocation.command.to_owned(),
-        why: why.to_owned(),
+        why: errand.why.clone(),
         who: invocation.who.clone(),
         at: prepared.now,
         kubernetes: prepared.target.desired.kubernetes,
-        config: prepared.local.digest,
+        config: errand.config.unwrap_or(prepared.local.digest),
         state: RevisionState::Started,
-        barrier: None,
+        barrier: errand.barrier.clone(),
+        versions: prepared.target.desired.versions(),
+        returns_to: errand.returns_to.clone(),
     };
     let target = &prepared.target;
     store.begin(lock, &revision, &target.desired, &target.blobs, &secrets::seal_form(&target.secrets))?;

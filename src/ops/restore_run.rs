@@ -263,6 +263,8 @@ fn begin(job: &mut Job, invocation: &Invocation, lock: &FolderLock) -> Result<St
         config: prepared.local.digest,
         state: RevisionState::Started,
         barrier,
+        versions: prepared.target.desired.versions(),
+        returns_to: None,
     };
     let target = &prepared.target;
     store.begin(lock, &revision, &target.desired, &target.blobs, &secrets::seal_form(&target.secrets))?;

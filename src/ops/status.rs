@@ -19,6 +19,7 @@ use crate::ops::Local;
 use crate::ops::OpsError;
 use crate::ops::Talk;
 use crate::ops::connect::RealHost;
+use crate::ops::differences::Change;
 use crate::ops::doors::Doors;
 use crate::ops::kept::Kept;
 use crate::ops::prepare;
@@ -134,7 +135,7 @@ pub async fn status(invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<Sta
                 hosts.entry(host).or_default().drift.push(path);
             }
             if !silent_api {
-                objects = object_drift(&plan);
+                objects = object_drift(&plan).iter().map(object_words).collect();
             }
         }
         Err(refusals) => notes.extend(refusals.iter().map(ToString::to_string)),
@@ -198,41 +199,50 @@ async fn healths(hosts: &BTreeMap<HostName, DesiredHost>, doors: &Doors<RealHost
 /// What a plan back to the reached revision would touch.
 fn drift(plan: &Plan) -> Vec<(HostName, String)> {
     let steps = plan.stages.iter().flat_map(|stage| &stage.steps);
-    let mut drift = Vec::new();
-    for step in steps {
-        for action in &step.batch.0 {
-            let what = match action {
-                Action::PutFile { path, .. } | Action::SetAccess { path, .. } | Action::RemoveFile { path, .. } => {
-                    path.to_string()
-                }
-                Action::EnsureDirectory(directory) => directory.path.to_string(),
-                Action::EnsureUser(user) => format!("user {}", user.name),
-                Action::StartUnit { name, .. } | Action::StopUnit { name } => name.to_string(),
-                Action::ImportImage { image, .. } => format!("image {image}"),
-                Action::AwaitPod { pod, .. } => format!("pod {pod}"),
-                Action::ReloadUnits
-                | Action::YieldLeadership
-                | Action::AwaitGone { .. }
-                | Action::RestoreEtcd(_)
-                | Action::ReturnEtcd { .. } => {
-                    continue;
-                }
-            };
-            drift.push((step.host.clone(), what));
-        }
-    }
-    drift
+    steps.flat_map(|step| step.batch.0.iter().filter_map(|action| Some((step.host.clone(), words(action)?)))).collect()
 }
 
-fn object_drift(plan: &Plan) -> Vec<String> {
+/// What an action is about; none for what is about nothing in particular.
+pub(super) fn words(action: &Action) -> Option<String> {
+    Some(match action {
+        Action::PutFile { path, .. } | Action::SetAccess { path, .. } | Action::RemoveFile { path, .. } => {
+            path.to_string()
+        }
+        Action::EnsureDirectory(directory) => directory.path.to_string(),
+        Action::EnsureUser(user) => format!("user {}", user.name),
+        Action::StartUnit { name, .. } | Action::StopUnit { name } => name.to_string(),
+        Action::ImportImage { image, .. } => format!("image {image}"),
+        Action::AwaitPod { pod, .. } => format!("pod {pod}"),
+        Action::ReloadUnits
+        | Action::YieldLeadership
+        | Action::AwaitGone { .. }
+        | Action::RestoreEtcd(_)
+        | Action::ReturnEtcd { .. } => {
+            return None;
+        }
+    })
+}
+
+/// Objects that a plan back to the reached revision would touch: which, how they differ, in which fields.
+pub(super) fn object_drift(plan: &Plan) -> Vec<(String, Change, Vec<String>)> {
     let actions = plan.stages.iter().flat_map(|stage| &stage.objects);
-    let shown = actions.map(|action| match action {
-        ObjectAction::Apply { id, fields, .. } if fields.is_empty() => format!("{id}: is missing"),
-        ObjectAction::Apply { id, fields, .. } => format!("{id}: {}", fields.join(", ")),
-        ObjectAction::Delete { id } => format!("{id}: should not be there"),
-        ObjectAction::Node { node, .. } => format!("Node {node}: labels or taints"),
+    let drift = actions.map(|action| match action {
+        ObjectAction::Apply { id, fields, .. } if fields.is_empty() => (id.to_string(), Change::Removed, Vec::new()),
+        ObjectAction::Apply { id, fields, .. } => (id.to_string(), Change::Changed, fields.clone()),
+        ObjectAction::Delete { id } => (id.to_string(), Change::Added, Vec::new()),
+        ObjectAction::Node { node, .. } => {
+            (format!("Node {node}"), Change::Changed, vec!["labels or taints".to_owned()])
+        }
     });
-    shown.collect()
+    drift.collect()
+}
+
+fn object_words((what, change, fields): &(String, Change, Vec<String>)) -> String {
+    match change {
+        Change::Removed => format!("{what}: is missing"),
+        Change::Added => format!("{what}: should not be there"),
+        Change::Changed => format!("{what}: {}", fields.join(", ")),
+    }
 }
 
 fn ending(secrets: &Secrets, now: i64) -> BTreeMap<String, i64> {

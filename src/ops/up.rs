@@ -11,10 +11,11 @@ use crate::ops::OpsError;
 use crate::ops::Talk;
 use crate::ops::kept::Kept;
 use crate::ops::prepare;
+use crate::ops::reach;
 use crate::ops::reach::Errand;
 use crate::ops::reach::Reached;
-use crate::ops::reach::reach;
 use crate::ops::saved;
+use crate::ops::takeback::take_back;
 
 /// What `up` was told.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +28,18 @@ pub struct UpOptions {
     pub plan: Option<PathBuf>,
     /// `--timings`
     pub timings: bool,
+    /// `--auto-rollback`
+    pub auto_rollback: AutoRollback,
+}
+
+/// What becomes of a change that makes a component ill.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AutoRollback {
+    /// It is taken back.
+    #[default]
+    On,
+    /// The run stops where it is.
+    Off,
 }
 
 /// Makes the cluster equal to the file.
@@ -36,7 +49,7 @@ pub async fn up(
     talk: &Arc<dyn Talk>,
     cancel: &CancellationToken,
 ) -> Result<Reached, OpsError> {
-    let mut saved_plan = None;
+    let mut shown = None;
     let prepared = match &options.plan {
         None => prepare::prepare(invocation, None, talk).await?,
         Some(path) => {
@@ -48,17 +61,24 @@ pub async fn up(
             let prepared = prepare::prepare(invocation, Some(&read), talk).await?;
             if let Some(saved) = opened.into_inner() {
                 saved.fits(path, &prepared)?;
-                saved_plan = Some(saved.plan);
+                shown = Some(saved.plan);
             }
             prepared
         }
     };
+    let why = if prepared.kept.newest.is_none() { "new cluster" } else { "cluster.yml or hosts changed" };
     let errand = Errand {
         yes: options.yes,
         no_identity_backup: options.no_identity_backup,
         timings: options.timings,
-        why: if prepared.kept.newest.is_none() { "new cluster" } else { "cluster.yml or hosts changed" },
-        shown: saved_plan,
+        why: why.to_owned(),
+        shown,
+        ..Errand::default()
     };
-    Box::pin(reach(prepared, invocation, &errand, talk, cancel)).await
+    // A first `up` has nothing to go back to.
+    let automatic = options.auto_rollback == AutoRollback::On && prepared.kept.reached.is_some();
+    match Box::pin(reach::reach(prepared, invocation, &errand, talk, cancel)).await {
+        Err(OpsError::Stopped(report)) if automatic => Err(Box::pin(take_back(report, invocation, talk, cancel)).await),
+        ended => ended,
+    }
 }

@@ -11,7 +11,6 @@ use crate::host::Host as _;
 use crate::host::ssh;
 use crate::model::Content;
 use crate::model::HostName;
-use crate::model::Revision;
 use crate::ops::Invocation;
 use crate::ops::Local;
 use crate::ops::OpsError;
@@ -86,16 +85,6 @@ pub fn validate(invocation: &Invocation, talk: &dyn Talk) -> Result<String, OpsE
         cluster.control_planes().count(),
         cluster.etcd_members().count(),
     ))
-}
-
-/// Every revision, oldest first.
-pub fn history(invocation: &Invocation, talk: &dyn Talk) -> Result<Vec<Revision>, OpsError> {
-    let local = Local::read(invocation)?;
-    let kept = Kept::open(&local.path, &local.cluster, talk)?;
-    match &kept.store {
-        Some(store) => Ok(store.history()),
-        None => Err(StoreError::NoState { folder: kept.folder }.into()),
-    }
 }
 
 /// Reads all of the state folder: what is there, whole, and readable by nobody else.

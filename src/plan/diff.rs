@@ -87,11 +87,16 @@ impl HostDiff {
             && self.removals.is_empty()
             && !self.interrupted
     }
-    /// Components that are interrupted when their part is done.
+    /// Components that are interrupted when their part is done, or that must be looked at host by host: etcd and the API
+    /// server take up a changed key or policy while they run, and a bad one would make all of them ill at once.
     pub(super) fn disruptive(&self) -> BTreeSet<Component> {
-        let manifests = self.files.iter().filter(|file| file.place == Place::Manifest).map(|file| file.component);
+        let careful = |file: &&FileChange| {
+            file.place == Place::Plain && matches!(file.component, Component::Etcd | Component::ApiServer)
+        };
+        let files = self.files.iter().filter(|file| file.place == Place::Manifest || careful(file));
         let parts = self.units.iter().chain(&self.pods).map(|part| part.component);
-        manifests.chain(parts).filter(|component| *component != Component::System).collect()
+        let components = files.map(|file| file.component).chain(parts);
+        components.filter(|component| *component != Component::System).collect()
     }
     /// Whether the kubelet and containerd are all that it takes to lose this host's workloads only.
     pub(super) fn only_worker(&self) -> bool {
@@ -153,8 +158,8 @@ fn file_change(path: &RemotePath, file: &File, seen: &ObservedHost, context: &Co
                 action: Action::SetAccess { path: path.clone(), access: file.access },
             });
         }
-        if let Keep::Seeded { authorities } = &file.keep {
-            seeded::due(found, authorities, context.now)?;
+        if let Keep::Seeded { authorities, since } = &file.keep {
+            seeded::due(found, authorities, *since, context.now)?;
         }
     }
     let known = seen.record.as_ref().is_some_and(|record| record.files.contains_key(path));

@@ -13,12 +13,14 @@ pub(super) enum Due {
     Unreadable,
     /// Its certificate is over.
     Expired,
+    /// Its certificate is older than a renewal that was asked for.
+    Older,
     /// Its certificate is from no authority that the cluster accepts.
     Foreign,
 }
 
 /// Judges the first certificate of `file` at `now`, in seconds since 1970. `None`: leave it alone.
-pub(super) fn due(file: &ObservedFile, authorities: &[String], now: i64) -> Option<Due> {
+pub(super) fn due(file: &ObservedFile, authorities: &[String], since: Option<i64>, now: i64) -> Option<Due> {
     let Some(pem) = file.certificate.as_deref().and_then(read) else {
         return Some(Due::Unreadable);
     };
@@ -27,6 +29,9 @@ pub(super) fn due(file: &ObservedFile, authorities: &[String], now: i64) -> Opti
     };
     if certificate.validity().not_after.timestamp() <= now {
         return Some(Due::Expired);
+    }
+    if since.is_some_and(|since| certificate.validity().not_before.timestamp() < since) {
+        return Some(Due::Older);
     }
     let accepted = authorities
         .iter()
@@ -87,24 +92,33 @@ mod tests {
     #[test]
     fn a_live_certificate_of_an_accepted_authority_is_left_alone() {
         let (old, new) = (authority(), authority());
-        assert_eq!(due(&leaf(&old), &[new.pem.clone(), old.pem.clone()], IN_2026), None);
+        assert_eq!(due(&leaf(&old), &[new.pem.clone(), old.pem.clone()], None, IN_2026), None);
     }
 
     #[test]
     fn an_expired_certificate_is_due() {
         let authority = authority();
-        assert_eq!(due(&leaf(&authority), std::slice::from_ref(&authority.pem), IN_2027), Some(Due::Expired));
+        assert_eq!(due(&leaf(&authority), std::slice::from_ref(&authority.pem), None, IN_2027), Some(Due::Expired));
     }
 
     #[test]
     fn another_authority_of_the_same_name_is_foreign() {
         let (old, new) = (authority(), authority());
-        assert_eq!(due(&leaf(&old), &[new.pem], IN_2026), Some(Due::Foreign));
+        assert_eq!(due(&leaf(&old), &[new.pem], None, IN_2026), Some(Due::Foreign));
+    }
+
+    #[test]
+    fn a_certificate_from_before_the_renewal_is_due_and_one_from_after_it_is_not() {
+        let authority = authority();
+        let from = 1_767_225_600;
+        let judged = |since| due(&leaf(&authority), std::slice::from_ref(&authority.pem), Some(since), IN_2026);
+        assert_eq!(judged(from + 1), Some(Due::Older));
+        assert_eq!(judged(from), None);
     }
 
     #[test]
     fn rubbish_is_due() {
         let file = ObservedFile { certificate: Some("no certificate".to_owned()), ..leaf(&authority()) };
-        assert_eq!(due(&file, &[], IN_2026), Some(Due::Unreadable));
+        assert_eq!(due(&file, &[], None, IN_2026), Some(Due::Unreadable));
     }
 }

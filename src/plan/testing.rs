@@ -175,6 +175,7 @@ impl Builder {
             images: [("registry.k8s.io/pause:3.10.2", image("pause", blobs))]
                 .map(|(text, image)| (ImageRef::new(text).unwrap(), image))
                 .into(),
+            restarts: BTreeMap::new(),
             pods,
             labels: [("bastide.dev/host".to_owned(), host.to_owned())].into(),
             taints: if letters.contains('w') {
@@ -234,7 +235,7 @@ impl Built<'_> {
         self.put(component, text, mode, Keep::Managed);
     }
     fn seeded(&mut self, text: &str) {
-        self.put(Component::Kubelet, text, 0o600, Keep::Seeded { authorities: Vec::new() });
+        self.put(Component::Kubelet, text, 0o600, Keep::Seeded { authorities: Vec::new(), since: None });
     }
     fn pod(&mut self, component: Component, pod: &str) {
         self.file(component, &format!("/etc/kubernetes/manifests/{pod}.yaml"), 0o600);

@@ -61,6 +61,12 @@ pub(super) struct Draft<'s, 'a> {
     directories: BTreeMap<RemotePath, Access>,
 }
 
+/// What a unit's marker on the host holds: over the contents whose change restarts it, in their order.
+pub fn unit_inputs(contents: &[Digest]) -> Digest {
+    let all: String = contents.iter().map(|digest| format!("{digest}\n")).collect();
+    Digest::of(all.as_bytes())
+}
+
 /// A path that stands in the source.
 ///
 /// # Panics
@@ -81,6 +87,7 @@ impl<'s, 'a> Draft<'s, 'a> {
             units: Vec::new(),
             images: BTreeMap::new(),
             pods: BTreeMap::new(),
+            restarts: BTreeMap::new(),
             labels: BTreeMap::new(),
             taints: Vec::new(),
         };
@@ -121,7 +128,7 @@ impl<'s, 'a> Draft<'s, 'a> {
 
     /// A file that the host itself renews.
     pub(super) fn seeded(&mut self, component: Component, path: &str, content: Content, authorities: Vec<String>) {
-        self.put(component, path, Access::root(0o600), content, Keep::Seeded { authorities }, true);
+        self.put(component, path, Access::root(0o600), content, Keep::Seeded { authorities, since: None }, true);
     }
 
     fn put(
@@ -259,6 +266,8 @@ impl<'s, 'a> Draft<'s, 'a> {
                 let path = format!("/etc/kubernetes/manifests/{}.yaml", pod.name);
                 // CIS 1.1.1 to 1.1.8.
                 self.file(component, &path, Access::root(0o600), manifest.text);
+                let paths = restart.keys().map(|path| literal(path)).collect();
+                self.host.restarts.insert(pod.name.clone(), paths);
                 self.host.pods.insert(pod.name.clone(), manifest.inputs);
             }
             Err(error) => self.wrong(error),
@@ -268,8 +277,13 @@ impl<'s, 'a> Draft<'s, 'a> {
     /// A unit that is restarted when one of `inputs` changes.
     pub(super) fn unit(&mut self, component: Component, name: &str, effect: Effect, inputs: &[Digest]) {
         let name = UnitName::new(name).expect("a unit name in the source is valid");
-        let all: String = inputs.iter().map(|digest| format!("{digest}\n")).collect();
-        self.host.units.push(Unit { name, component, inputs: Digest::of(all.as_bytes()), effect });
+        // A path for each, so that the inputs can be computed anew; equal contents stay equal, so any path of it will do.
+        let path = |digest: &Digest| self.host.files.iter().find(|(_, file)| file.digest == *digest);
+        let paths: Option<Vec<_>> = inputs.iter().map(|digest| Some(path(digest)?.0.clone())).collect();
+        if let Some(paths) = paths {
+            self.host.restarts.insert(name.to_string(), paths);
+        }
+        self.host.units.push(Unit { name, component, inputs: unit_inputs(inputs), effect });
     }
 
     /// The digests of files that were placed already, by path.

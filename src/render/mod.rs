@@ -36,7 +36,7 @@ mod system;
 mod template;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
-mod tests;
+pub(crate) mod tests;
 mod toml;
 mod yaml;
 
@@ -44,8 +44,10 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+pub use draft::unit_inputs;
 pub use error::RenderError;
 pub use error::RenderErrors;
+pub use pod::pod_inputs;
 
 use crate::config::Cluster;
 use crate::config::NetworkPlugin;

@@ -157,6 +157,19 @@ pub(super) fn probes(
     ]
 }
 
+/// What a static pod's annotation carries: over its manifest with that annotation left empty, and over the contents whose
+/// change restarts it, sorted by path.
+pub fn pod_inputs<'a>(bare: &str, restart_inputs: impl Iterator<Item = (&'a str, Digest)>) -> Digest {
+    let mut all = format!("{}\n", Digest::of(bare.as_bytes()));
+    for (path, digest) in restart_inputs {
+        all.push_str(path);
+        all.push(' ');
+        all.push_str(&digest.to_string());
+        all.push('\n');
+    }
+    Digest::of(all.as_bytes())
+}
+
 /// A rendered manifest with the digest over everything whose change restarts it.
 pub(super) struct Manifest {
     /// The file.
@@ -180,14 +193,7 @@ pub(super) fn manifest(
     };
     // The manifest without its annotation stands for all flags, mounts and probes.
     let bare = templates.render(TEMPLATE, &data("")?)?;
-    let mut all = format!("{}\n", Digest::of(bare.as_bytes()));
-    for (path, digest) in restart_inputs {
-        all.push_str(path);
-        all.push(' ');
-        all.push_str(&digest.to_string());
-        all.push('\n');
-    }
-    let inputs = Digest::of(all.as_bytes());
+    let inputs = pod_inputs(&bare, restart_inputs.iter().map(|(path, digest)| (path.as_str(), *digest)));
     let text = templates.render(TEMPLATE, &data(&inputs.to_string())?)?;
     let read: Pod = serde_saphyr::from_str(&text).map_err(|error| read_back(&error.to_string()))?;
     let meant = meant(pod, inputs).map_err(|error| read_back(&error.to_string()))?;

@@ -1,5 +1,25 @@
-//! Changes that pass through several targets, each of which the ordinary planner reaches.
+//! An intent becomes the targets to pass through.
 //!
-//! Enters: a target and what was seen. Leaves: plans and targets in order. Never does I/O, runs nothing.
+//! Enters: a target and what was seen; stored targets, what they trust, today's keys. Leaves: the way between two of them and each stop of it as a
+//! target for the ordinary planner. Never does I/O, never reads a clock, runs nothing.
 
+mod compatible;
 pub mod restore;
+mod retarget;
+mod rotate;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+pub use compatible::Clash;
+pub use compatible::Point;
+pub use compatible::compatible;
+pub use retarget::Retargeted;
+pub use retarget::retarget;
+pub use rotate::Renewal;
+pub use rotate::Service;
+pub use rotate::renewed_leaves;
+pub use rotate::replace_kubelet_pairs;
+pub use walk::Blocked;
+pub use walk::Stop;
+pub use walk::walk;

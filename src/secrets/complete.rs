@@ -68,6 +68,8 @@ pub enum Why {
     },
     /// The kept one cannot be read.
     Unreadable,
+    /// It was asked for.
+    Asked,
 }
 
 impl fmt::Display for Why {
@@ -85,6 +87,7 @@ impl fmt::Display for Why {
                 write!(f, "names changed ({})", [signed('+', added), signed('-', removed)].concat().join(" "))
             }
             Self::Unreadable => f.write_str("the kept one is unreadable"),
+            Self::Asked => f.write_str("renewed as asked"),
         }
     }
 }
@@ -117,7 +120,7 @@ pub fn complete(
     for (id, template) in table(cluster) {
         let (authority, set) =
             signers.get(&template.authority).ok_or(SecretsError::AuthorityMissing(template.authority))?;
-        let leaf = match due(kept.get(&id), &template, set, authority, now) {
+        let leaf = match due(kept.get(&id), &template, set, authority, (now, RENEW_BEFORE)) {
             Verdict::Keep(leaf) => leaf.clone(),
             Verdict::Issue(why) => {
                 let leaf = issue::leaf(&id.describe(), &template, authority, algorithm, now, entropy)?;
@@ -131,18 +134,18 @@ pub fn complete(
     Ok((secrets, issued))
 }
 
-enum Verdict<'a> {
+pub(crate) enum Verdict<'a> {
     Keep(&'a Leaf),
     Issue(Why),
 }
 
-/// Whether a kept leaf still does what `template` asks for.
-fn due<'a>(
+/// Whether a kept leaf still does what `template` asks for, at `now` and for `margin` seconds more.
+pub(crate) fn due<'a>(
     kept: Option<&'a Leaf>,
     template: &Template,
     set: &AuthoritySet,
     authority: &Authority,
-    now: i64,
+    (now, margin): (i64, i64),
 ) -> Verdict<'a> {
     let Some(leaf) = kept else { return Verdict::Issue(Why::Missing) };
     let Some(seen) = Seen::read(&leaf.certificate) else { return Verdict::Issue(Why::Unreadable) };
@@ -166,7 +169,7 @@ fn due<'a>(
         });
     }
     // An authority in its last ninety days can't give more than it has: without this every run would issue anew.
-    if seen.not_after - now < RENEW_BEFORE && authority.end(template.lifetime, now) > seen.not_after {
+    if seen.not_after - now < margin && authority.end(template.lifetime, now) > seen.not_after {
         return Verdict::Issue(Why::Expiring { days: (seen.not_after - now) / DAY });
     }
     Verdict::Keep(leaf)

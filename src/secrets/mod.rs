@@ -4,6 +4,7 @@
 //! does I/O, never reads a clock, never makes a second PKI for a cluster that has one.
 
 mod bundle;
+mod carry;
 mod complete;
 mod entropy;
 mod error;
@@ -18,6 +19,10 @@ mod operator;
 mod tests;
 
 pub use bundle::*;
+pub use carry::Prefer;
+pub use carry::carry;
+pub use carry::not_before;
+pub use carry::renew;
 pub use complete::Issued;
 pub use complete::Why;
 pub use complete::complete;

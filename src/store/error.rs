@@ -138,8 +138,10 @@ pub enum StoreError {
         /// Which.
         revision: RevisionId,
     },
-    /// The revision's contents were left behind when the folder was rebuilt from a host's copy.
-    #[error("the contents of revision {revision} are not kept: the folder was rebuilt from a copy that lacked them")]
+    /// The revision's contents were pruned, or left behind when the folder was rebuilt from a host's copy.
+    #[error(
+        "the contents of revision {revision} are not kept: they were pruned, or the folder was rebuilt from a copy that lacked them"
+    )]
     NotKept {
         /// Which.
         revision: RevisionId,

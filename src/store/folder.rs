@@ -32,7 +32,7 @@ use crate::store::seal;
 use crate::store::seal::Closed;
 
 /// After so many sealed files one that holds everything is written: reading a revision opens at most as many.
-const CHAIN: usize = 16;
+pub(crate) const CHAIN: usize = 16;
 
 /// An opened state folder.
 #[derive(Debug)]

@@ -9,7 +9,6 @@ use crate::model::ClusterId;
 use crate::model::Digest;
 use crate::model::Revision;
 use crate::model::RevisionId;
-use crate::model::RevisionState;
 use crate::store::Identity;
 use crate::store::StoreError;
 use crate::store::seal;
@@ -97,10 +96,7 @@ impl Manifest {
 
     /// The newest entry whose target the hosts were seen at.
     pub(crate) fn reached(&self) -> Option<&Entry> {
-        self.entries
-            .iter()
-            .rev()
-            .find(|entry| matches!(entry.revision.state, RevisionState::Reached | RevisionState::ReachedExcept { .. }))
+        self.entries.iter().rev().find(|entry| entry.revision.was_reached())
     }
 }
 

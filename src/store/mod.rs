@@ -14,6 +14,7 @@ mod journal;
 mod lock;
 mod manifest;
 mod pack;
+mod prune;
 mod seal;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ pub use journal::JournalLine;
 pub use journal::Outcome;
 pub use lock::FolderLock;
 pub use manifest::Backup;
+pub use prune::Pruned;
 pub use seal::Closed;
 pub use seal::Recipients;
 pub use seal::Unsigned;

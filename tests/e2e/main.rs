@@ -12,6 +12,8 @@ mod kills;
 mod layouts;
 #[cfg(feature = "unproven")]
 mod restore;
+#[cfg(feature = "unproven")]
+mod rollback;
 mod saved;
 mod soak;
 mod story;

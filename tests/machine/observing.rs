@@ -93,3 +93,16 @@ async fn a_host_shows_what_is_there_and_is_not_changed_by_it() {
     assert!(result.is_err_and(|error| error.to_string().contains("laid out")));
     drop(lock);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_read_byte_by_byte_and_what_is_not_there_is_left_out() {
+    let bed = boot();
+    let machine = machine_with_bash(&bed);
+    bed.host("h1")
+        .ssh("printf 'one\\n\\nend\\nfile 3 /x' > /srv/odd; : > /srv/empty; head -c 1048577 /dev/zero > /srv/large")
+        .unwrap();
+    let asked = ["/srv/odd", "/srv/empty", "/srv/large", "/srv/absent", "/srv"].map(path).into();
+    let seen = machine.read(&asked).await.unwrap();
+    let seen: Vec<_> = seen.iter().map(|(path, content)| (path.as_str(), content.expose())).collect();
+    assert_eq!(seen, [("/srv/empty", &b""[..]), ("/srv/odd", b"one\n\nend\nfile 3 /x")]);
+}

@@ -243,3 +243,16 @@ proptest! {
         let _ = observed(&node(), &scope(), &bytes);
     }
 }
+
+#[test]
+fn files_come_back_byte_by_byte_or_not_at_all() {
+    let path = |text: &str| crate::model::RemotePath::new(text).unwrap();
+    let output = b"file 11 /a-b\nhello\nworld\nfile 0 /empty\n\nend\n";
+    let contents = super::contents(output).unwrap();
+    assert_eq!(contents[&path("/a-b")].expose(), b"hello\nworld");
+    assert_eq!(contents[&path("/empty")].expose(), b"");
+    assert_eq!(contents.len(), 2);
+    for cut in 0..output.len() {
+        assert!(super::contents(&output[..cut]).is_none(), "cut at {cut}");
+    }
+}

@@ -231,14 +231,23 @@ fn where_quorum_is_lost_there_is_nothing_to_wait_for() {
     assert_eq!(plan.stages[0].width, 3);
 }
 
-#[test]
-fn a_file_that_its_process_reads_by_itself_interrupts_nothing() {
+/// The plan after one file of `host` got another content.
+fn after_a_new(host: &str, file: &str) -> Vec<String> {
     let old = Builder::five().build();
     let mut new = old.clone();
-    let host = new.desired.hosts.get_mut(&name("h1")).unwrap();
-    host.files.get_mut(&path("/etc/kubernetes/pki/apiserver.key")).unwrap().digest = crate::model::Digest::of(b"new");
-    let plan = plan(&new.desired, &old.reached(), &after(&old.desired)).unwrap();
-    assert_eq!(shape(&plan), ["what interrupts nothing [1]: h1(0) /0"]);
+    let target = new.desired.hosts.get_mut(&name(host)).unwrap();
+    target.files.get_mut(&path(file)).unwrap().digest = crate::model::Digest::of(b"new");
+    shape(&plan(&new.desired, &old.reached(), &after(&old.desired)).unwrap())
+}
+
+#[test]
+fn a_file_that_its_process_reads_by_itself_interrupts_nothing() {
+    assert_eq!(after_a_new("h1", "/etc/sysctl.d/90-bastide.conf"), ["what interrupts nothing [1]: h1(0) /0"]);
+}
+
+#[test]
+fn a_key_that_an_api_server_takes_up_while_it_runs_goes_host_by_host_with_a_look_at_each() {
+    assert_eq!(after_a_new("h1", "/etc/kubernetes/pki/apiserver.key"), ["API servers, one at a time [1]: h1(1) /0"]);
 }
 
 #[test]
@@ -325,7 +334,7 @@ fn a_seeded_file_that_the_host_renewed_is_left_alone_and_a_bad_one_restarts_its_
     let pem = params.self_signed(&authority).unwrap().pem();
     let mut sample = sample;
     sample.desired.hosts.get_mut(&name("h1")).unwrap().files.get_mut(&seeded).unwrap().keep =
-        crate::model::Keep::Seeded { authorities: vec![pem.clone()] };
+        crate::model::Keep::Seeded { authorities: vec![pem.clone()], since: None };
     observed.hosts.get_mut(&name("h1")).unwrap().files.get_mut(&seeded).unwrap().certificate = Some(pem);
     let context = Context { now: NOW, ..after(&sample.desired) };
     assert!(super::super::plan(&sample.desired, &observed, &context).unwrap().is_empty());

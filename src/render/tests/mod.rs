@@ -4,5 +4,5 @@ mod audit;
 mod benchmark;
 mod injection;
 mod snapshots;
-mod support;
+pub(crate) mod support;
 mod weakening;

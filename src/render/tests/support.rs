@@ -24,18 +24,18 @@ use crate::secrets::Secrets;
 use crate::secrets::SeededEntropy;
 
 /// 22 November 2026.
-pub(super) const NOW: i64 = 1_795_305_600;
+pub(crate) const NOW: i64 = 1_795_305_600;
 
-pub(super) const ONE_HOST: &str =
+pub(crate) const ONE_HOST: &str =
     "nodes:\n  - {address: 192.0.2.11, user: root, role: [controlplane, etcd, worker], hostname_override: h1}\n";
 
-pub(super) const THREE_HOSTS: &str = "nodes:
+pub(crate) const THREE_HOSTS: &str = "nodes:
   - {address: 192.0.2.11, user: root, role: [controlplane, etcd, worker], hostname_override: h1}
   - {address: 192.0.2.12, user: root, role: [controlplane, etcd, worker], hostname_override: h2}
   - {address: 192.0.2.13, user: root, role: [controlplane, etcd, worker], hostname_override: h3}
 ";
 
-pub(super) const SPLIT: &str = "nodes:
+pub(crate) const SPLIT: &str = "nodes:
   - {address: 192.0.2.11, user: root, role: [controlplane], hostname_override: c1}
   - {address: 192.0.2.12, user: root, role: [controlplane], hostname_override: c2}
   - {address: 192.0.2.21, user: root, role: [etcd], hostname_override: e1}
@@ -43,7 +43,7 @@ pub(super) const SPLIT: &str = "nodes:
 ";
 
 /// The cluster that `text` means, with flannel and 1.37.
-pub(super) fn cluster(text: &str) -> Cluster {
+pub(crate) fn cluster(text: &str) -> Cluster {
     let version = "v1.37.1".parse().unwrap();
     let options = ParseOptions {
         file_name: "cluster.yml".to_owned(),
@@ -55,12 +55,12 @@ pub(super) fn cluster(text: &str) -> Cluster {
     config::parse(&text, &options).unwrap_or_else(|errors| panic!("{errors}")).cluster
 }
 
-pub(super) fn secrets(cluster: &Cluster) -> Secrets {
+pub(crate) fn secrets(cluster: &Cluster) -> Secrets {
     secrets::complete(cluster, None, NOW, &mut SeededEntropy::new(1)).unwrap().0
 }
 
 /// Another cluster's.
-pub(super) fn other_secrets(cluster: &Cluster) -> Secrets {
+pub(crate) fn other_secrets(cluster: &Cluster) -> Secrets {
     secrets::complete(cluster, None, NOW, &mut SeededEntropy::new(2)).unwrap().0
 }
 
@@ -68,7 +68,7 @@ fn artifact(name: &str) -> ArtifactFile {
     ArtifactFile { sha256: Digest::of(name.as_bytes()), size: name.len() as u64, path: name.to_owned() }
 }
 
-pub(super) fn release() -> Release {
+pub(crate) fn release() -> Release {
     let package = |version: &str, files: &[&str]| Package {
         version: version.to_owned(),
         files: files.iter().map(|name| ((*name).to_owned(), artifact(name))).collect(),
@@ -111,35 +111,35 @@ pub(super) fn release() -> Release {
 }
 
 /// The target of `text`, or why there is none.
-pub(super) fn render(text: &str) -> Result<Rendered, RenderErrors> {
+pub(crate) fn render(text: &str) -> Result<Rendered, RenderErrors> {
     let cluster = cluster(text);
     let secrets = secrets(&cluster);
     render::desired(&cluster, &secrets, &release(), &[], &BTreeMap::new())
 }
 
-pub(super) fn rendered(text: &str) -> Rendered {
+pub(crate) fn rendered(text: &str) -> Rendered {
     render(text).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 impl Rendered {
-    pub(super) fn host(&self, name: &str) -> &DesiredHost {
+    pub(crate) fn host(&self, name: &str) -> &DesiredHost {
         &self.desired.hosts[&HostName::new(name).unwrap()]
     }
 
     /// The text of a host's file.
-    pub(super) fn text(&self, host: &str, path: &str) -> &str {
+    pub(crate) fn text(&self, host: &str, path: &str) -> &str {
         let file = self.host(host).files.get(&RemotePath::new(path).unwrap());
         let file = file.unwrap_or_else(|| panic!("{host} has no {path}"));
         self.blobs.get(&file.digest).unwrap().expose_text().unwrap()
     }
 
     /// A static pod of a host.
-    pub(super) fn pod(&self, host: &str, name: &str) -> Pod {
+    pub(crate) fn pod(&self, host: &str, name: &str) -> Pod {
         serde_saphyr::from_str(self.text(host, &format!("/etc/kubernetes/manifests/{name}.yaml"))).unwrap()
     }
 
     /// The flags of a static pod.
-    pub(super) fn flags(&self, host: &str, name: &str) -> BTreeMap<String, String> {
+    pub(crate) fn flags(&self, host: &str, name: &str) -> BTreeMap<String, String> {
         let pod = self.pod(host, name);
         let command = pod.spec.unwrap().containers[0].command.clone().unwrap();
         command[1..]
@@ -152,7 +152,7 @@ impl Rendered {
     }
 
     /// A YAML file of a host as a structure.
-    pub(super) fn yaml(&self, host: &str, path: &str) -> serde_json::Value {
+    pub(crate) fn yaml(&self, host: &str, path: &str) -> serde_json::Value {
         serde_saphyr::from_str(self.text(host, path)).unwrap()
     }
 }

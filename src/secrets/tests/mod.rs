@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
+mod carry;
 mod certificates;
 mod complete;
 mod documents;

@@ -7,4 +7,5 @@ mod folder;
 mod identity;
 mod journal;
 mod kill;
+mod prune;
 mod support;

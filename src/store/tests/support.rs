@@ -87,6 +87,8 @@ pub(super) fn revision(number: u32) -> Revision {
         config: Digest::of(b"cluster.yml"),
         state: RevisionState::Started,
         barrier: None,
+        versions: BTreeMap::new(),
+        returns_to: None,
     }
 }
 

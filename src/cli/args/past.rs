@@ -1,0 +1,136 @@
+//! Arguments of the commands that look back, go back, and renew.
+
+use clap::Args;
+use clap::Subcommand;
+use clap::ValueEnum;
+
+use crate::cli::args::OutputFormat;
+use crate::cli::args::Reach;
+#[cfg(feature = "unproven")]
+use crate::route::Service;
+
+#[cfg(feature = "unproven")]
+/// `rollback`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Rollback {
+    #[command(flatten)]
+    pub reach: Reach,
+    /// The revision, as `bastide history` numbers it [default: the one before; after a run that died, the last reached]
+    #[arg(long, value_name = "N")]
+    pub to: Option<u32>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Print where the time went and how many channels were opened
+    #[arg(long)]
+    pub timings: bool,
+}
+
+#[cfg(feature = "unproven")]
+/// `rotate-certs`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RotateCerts {
+    #[command(flatten)]
+    pub reach: Reach,
+    /// Only this service's (repeatable): etcd, kubelet, kube-apiserver, kube-proxy, kube-scheduler,
+    /// kube-controller-manager, admin, front-proxy, balancer, metrics-server
+    #[arg(long = "service", value_name = "SERVICE", value_parser = service)]
+    pub services: Vec<Service>,
+    /// Only this host's (repeatable)
+    #[arg(long = "host", value_name = "HOST")]
+    pub hosts: Vec<String>,
+    /// Only what ends within this many days, such as 30d
+    #[arg(long, value_name = "DAYS", value_parser = days)]
+    pub due: Option<u32>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Print where the time went and how many channels were opened
+    #[arg(long)]
+    pub timings: bool,
+}
+
+#[cfg(feature = "unproven")]
+fn service(text: &str) -> Result<Service, String> {
+    text.parse()
+}
+
+/// `30d` or `30`.
+fn days(text: &str) -> Result<u32, String> {
+    text.strip_suffix('d').unwrap_or(text).parse().map_err(|_| "write a number of days, such as 30d".to_owned())
+}
+
+/// `diff`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Diff {
+    #[command(flatten)]
+    pub reach: Reach,
+    /// Revision to begin with [default: the one before TO; with --live the one that was reached last]
+    pub from: Option<u32>,
+    /// Revision to end with [default: the one that was reached last]
+    pub to: Option<u32>,
+    /// Compare with what hosts and cluster are like now: every managed path, unit and object that differs
+    #[arg(long, conflicts_with = "to")]
+    pub live: bool,
+    /// How it is printed
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: OutputFormat,
+}
+
+/// `history`
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(in crate::cli) struct History {
+    /// How it is printed
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: OutputFormat,
+    #[command(subcommand)]
+    pub verb: Option<HistoryVerb>,
+}
+
+/// `history …`
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum HistoryVerb {
+    /// Drop the contents of old revisions from the state folder
+    ///
+    /// The newest reached revisions, and all that are newer than these, keep their files, objects and keys; of the others
+    /// only the line in the history stays, and no rollback leads to them any more.
+    Prune {
+        /// How many reached revisions keep their contents
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+        keep: u16,
+    },
+}
+
+/// `certs`
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Certs {
+    /// Look at every certificate on the hosts' disks and on the wire
+    ///
+    /// Says when each ends, whether it is the one that bastide wrote, and whether the server that should show it does.
+    Check {
+        #[command(flatten)]
+        reach: Reach,
+        /// Warn (exit code 8) when fewer days are left
+        #[arg(long, value_name = "DAYS", default_value = "30", value_parser = days)]
+        warn: u32,
+        /// Alarm (exit code 9) when fewer days are left
+        #[arg(long, value_name = "DAYS", default_value = "7", value_parser = days)]
+        critical: u32,
+        /// How it is printed
+        #[arg(short, long, value_enum, default_value_t)]
+        output: CertsFormat,
+    },
+}
+
+/// Certificates on stdout.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum CertsFormat {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+    /// Prometheus' text format, for the node exporter's textfile collector
+    Prometheus,
+}

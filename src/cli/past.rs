@@ -1,0 +1,109 @@
+//! Looking back, going back, renewing.
+
+use std::path::Path;
+use std::sync::Arc;
+
+#[cfg(feature = "unproven")]
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::args::Certs;
+use crate::cli::args::Diff;
+use crate::cli::args::History;
+use crate::cli::args::HistoryVerb;
+use crate::cli::args::Reach;
+#[cfg(feature = "unproven")]
+use crate::cli::args::Rollback;
+#[cfg(feature = "unproven")]
+use crate::cli::args::RotateCerts;
+use crate::cli::args::Switch;
+use crate::cli::certs as shown_certificates;
+#[cfg(feature = "unproven")]
+use crate::cli::console::Console;
+use crate::cli::error;
+#[cfg(feature = "unproven")]
+use crate::cli::run::ended;
+use crate::cli::run::invocation;
+use crate::cli::run::print;
+use crate::cli::show;
+use crate::ops;
+use crate::ops::AutoRollback;
+use crate::ops::DiffOptions;
+use crate::ops::Limits;
+use crate::ops::OpsError;
+#[cfg(feature = "unproven")]
+use crate::ops::RollbackOptions;
+#[cfg(feature = "unproven")]
+use crate::ops::RotateOptions;
+use crate::ops::Talk;
+
+#[cfg(feature = "unproven")]
+pub(super) async fn rollback(
+    config: &Path,
+    rollback: Rollback,
+    console: &Console,
+    talk: &Arc<dyn Talk>,
+    cancel: &CancellationToken,
+) -> Result<u8, OpsError> {
+    let options = RollbackOptions { to: rollback.to, yes: rollback.yes, timings: rollback.timings };
+    let invocation = invocation(config, &rollback.reach, "rollback");
+    let reached = Box::pin(ops::rollback(&invocation, &options, talk, cancel)).await?;
+    console.settle();
+    Ok(ended(&reached, console))
+}
+
+#[cfg(feature = "unproven")]
+pub(super) async fn rotate(
+    config: &Path,
+    rotate: RotateCerts,
+    console: &Console,
+    talk: &Arc<dyn Talk>,
+    cancel: &CancellationToken,
+) -> Result<u8, OpsError> {
+    let options = RotateOptions {
+        services: rotate.services,
+        hosts: rotate.hosts,
+        due_days: rotate.due,
+        yes: rotate.yes,
+        timings: rotate.timings,
+    };
+    let invocation = invocation(config, &rotate.reach, "rotate-certs");
+    let reached = Box::pin(ops::rotate(&invocation, &options, talk, cancel)).await?;
+    console.settle();
+    Ok(ended(&reached, console))
+}
+
+pub(super) async fn diff(config: &Path, diff: Diff, talk: &Arc<dyn Talk>) -> Result<u8, OpsError> {
+    let options = DiffOptions { from: diff.from, to: diff.to, live: diff.live };
+    let found = Box::pin(ops::diff(&invocation(config, &diff.reach, "diff"), &options, talk)).await?;
+    print(&show::diff(&found, diff.output))?;
+    Ok(if found.differences.is_empty() { 0 } else { error::CHANGES })
+}
+
+pub(super) fn history(config: &Path, history: &History, talk: &Arc<dyn Talk>) -> Result<u8, OpsError> {
+    let alone = |command| invocation(config, &Reach::default(), command);
+    match &history.verb {
+        None => print(&show::history(&ops::history(&alone("history"), &**talk)?, history.output))?,
+        Some(HistoryVerb::Prune { keep }) => {
+            print(&show::pruned(&ops::prune(&alone("history prune"), usize::from(*keep), &**talk)?))?;
+        }
+    }
+    Ok(0)
+}
+
+pub(super) async fn certs(config: &Path, certs: Certs, talk: &Arc<dyn Talk>) -> Result<u8, OpsError> {
+    let Certs::Check { reach, warn, critical, output } = certs;
+    let limits = Limits { warn_days: warn, critical_days: critical };
+    let invocation = invocation(config, &reach, "certs check");
+    let seen = Box::pin(ops::check_certificates(&invocation, limits, talk)).await?;
+    print(&shown_certificates::shown(&seen, output))?;
+    Ok(shown_certificates::code(seen.condition))
+}
+
+impl From<Switch> for AutoRollback {
+    fn from(switch: Switch) -> Self {
+        match switch {
+            Switch::On => Self::On,
+            Switch::Off => Self::Off,
+        }
+    }
+}

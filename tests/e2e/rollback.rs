@@ -1,0 +1,125 @@
+//! One host: a change and the way back, a change that makes the API server ill, renewed certificates.
+
+use anyhow::Result;
+use serde_json::Value;
+
+use crate::support::Cluster;
+use crate::support::Ended;
+
+const MANIFEST: &str = "/etc/kubernetes/manifests/kube-apiserver.yaml";
+
+/// The program must end with `code`.
+#[track_caller]
+fn ends(cluster: &Cluster, arguments: &[&str], code: i32) -> Ended {
+    let ended = cluster.bastide(arguments).unwrap();
+    assert_eq!(ended.code, Some(code), "bastide {arguments:?}: {ended}");
+    ended
+}
+
+fn history(cluster: &Cluster) -> Result<Vec<Value>> {
+    let shown: Value = serde_json::from_str(&ends(cluster, &["history", "--output", "json"], 0).stdout)?;
+    Ok(shown["revisions"].as_array().cloned().unwrap_or_default())
+}
+
+fn api_server_flags(cluster: &mut Cluster, flags: &str) -> Result<()> {
+    cluster.file.more = format!("services: {{kube-api: {{extra_args: {{{flags}}}}}}}\n");
+    cluster.write()
+}
+
+#[test]
+fn changes_go_back_by_hand_and_by_themselves_and_certificates_are_renewed() -> Result<()> {
+    let mut cluster = Cluster::one_host()?;
+    // A component that never becomes well is waited for this long.
+    cluster.file.more_options = "  deadlines: {health: 60s}\n".to_owned();
+    cluster.write()?;
+    cluster.up();
+    let first = cluster.host("h1").ssh(&format!("cat {MANIFEST}"))?;
+    there_and_back(&mut cluster, &first)?;
+    ill(&mut cluster, &first)?;
+    renewed(&cluster)?;
+    Ok(())
+}
+
+/// Revision 2 changes a flag, `diff` shows it by name, revision 3 is revision 1 again.
+fn there_and_back(cluster: &mut Cluster, first: &str) -> Result<()> {
+    api_server_flags(cluster, "event-ttl: 2h")?;
+    cluster.up();
+    let diff = ends(cluster, &["diff"], 2);
+    assert!(diff.stdout.contains("--event-ttl: 2h"), "{diff}");
+    ends(cluster, &["diff", "--live"], 0);
+    cluster.host("h1").ssh("echo '# edited' >> /etc/kubernetes/audit/policy.yaml")?;
+    let drift = ends(cluster, &["diff", "--live"], 2);
+    assert!(
+        drift.stdout.contains("/etc/kubernetes/audit/policy.yaml") && drift.stdout.contains("+# edited"),
+        "{drift}"
+    );
+
+    let back = ends(cluster, &["rollback", "--yes"], 0);
+    println!("rollback of a flag on one host: {:.1} s", back.took.as_secs_f64());
+    assert_eq!(cluster.host("h1").ssh(&format!("cat {MANIFEST}"))?, first, "the manifest is not the one of then");
+    ends(cluster, &["diff", "--live"], 0);
+    let past = history(cluster)?;
+    assert_eq!(past.len(), 3);
+    assert_eq!(past[2]["returns_to"]["number"], 1, "{past:?}");
+    assert_eq!(past[1]["undone"]["to"]["number"], 1, "{past:?}");
+    // cluster.yml is ahead, and said to be.
+    let status = cluster.bastide(&["status"])?;
+    assert!(status.stdout.contains("ahead of it"), "{status}");
+    let ahead = ends(cluster, &["plan"], 2);
+    assert!(ahead.stdout.contains("took the cluster back to 1"), "{ahead}");
+    cluster.file.more.clear();
+    cluster.write()?;
+    cluster.assert_plans_nothing();
+    Ok(())
+}
+
+/// A value that the flag table cannot know to be wrong ends the API server at each start.
+fn ill(cluster: &mut Cluster, first: &str) -> Result<()> {
+    api_server_flags(cluster, "event-ttl: soon")?;
+    let taken_back = ends(cluster, &["up", "--yes"], 7);
+    println!("a bad flag, and back by itself: {:.1} s", taken_back.took.as_secs_f64());
+    assert!(taken_back.stderr.contains("event-ttl"), "the API server's own words are not shown: {taken_back}");
+    assert_eq!(cluster.host("h1").ssh(&format!("cat {MANIFEST}"))?, first);
+    cluster.kubectl(&["get", "--raw", "/readyz"])?;
+    cluster.file.more.clear();
+    cluster.write()?;
+    cluster.assert_plans_nothing();
+    Ok(())
+}
+
+/// Every leaf is another one afterwards, on disk and on the wire, and no pod's container was restarted but those that read
+/// their certificate once.
+fn renewed(cluster: &Cluster) -> Result<()> {
+    ends(cluster, &["certs", "check"], 0);
+    let serials = "for f in /etc/kubernetes/pki/*.crt /etc/etcd/pki/*.crt /var/lib/kubelet/pki/kubelet-client-current.pem; do \
+                   echo $f $(sed -n '/BEGIN CERT/,/END CERT/p' $f | sha256sum); done";
+    let before = cluster.host("h1").ssh(serials)?;
+    let started = ["etcd-h1", "kube-apiserver-h1"].map(|pod| {
+        let path = "jsonpath={.status.containerStatuses[0].containerID}";
+        (pod, cluster.kubectl(&["-n", "kube-system", "get", "pod", pod, "-o", path]))
+    });
+    let rotated = ends(cluster, &["rotate-certs", "--yes"], 0);
+    println!("rotate-certs on one host: {:.1} s", rotated.took.as_secs_f64());
+    let after = cluster.host("h1").ssh(serials)?;
+    for (old, new) in before.lines().zip(after.lines()) {
+        let authority = ["/ca.crt", "ca.crt ", "/signer.crt"].iter().any(|name| old.contains(name));
+        assert_eq!(old == new, authority, "{old}\n{new}");
+    }
+    for (pod, container) in started {
+        let path = "jsonpath={.status.containerStatuses[0].containerID}";
+        assert_eq!(cluster.kubectl(&["-n", "kube-system", "get", "pod", pod, "-o", path])?, container?, "{pod}");
+    }
+    cluster.host("h1").ssh("test -L /var/lib/kubelet/pki/kubelet-client-current.pem")?;
+    cluster.assert_plans_nothing();
+    // API server and kubelet look for new pairs once a minute.
+    let start = std::time::Instant::now();
+    loop {
+        let check = cluster.bastide(&["certs", "check", "--output", "json"])?;
+        if check.code == Some(0) {
+            break;
+        }
+        assert!(start.elapsed() < std::time::Duration::from_secs(150), "disk and wire still differ: {check}");
+        std::thread::sleep(std::time::Duration::from_secs(3));
+    }
+    Ok(())
+}
