@@ -173,7 +173,6 @@ impl Job {
                 without: BTreeSet::new(),
                 max_unavailable_worker: None,
                 // Nothing runs that would have to be kept alive.
-                // Nothing runs that would have to be kept alive.
                 previous: None,
                 unfinished: plan::Unfinished::default(),
                 keep: self.prepared.kept.keep.clone(),
