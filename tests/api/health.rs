@@ -1,5 +1,7 @@
 //! Health, asked of each component through its host.
 
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ use bastide::model::HostName;
 use bastide::model::HostRecord;
 use bastide::model::LockHolder;
 use bastide::model::ObservedHost;
+use bastide::model::RemotePath;
 use bastide::model::Scope;
 use tokio::net::TcpStream;
 
@@ -56,6 +59,9 @@ impl Host for Here {
         unimplemented!()
     }
     async fn fetch_state(&self) -> Result<Option<Content>, HostError> {
+        unimplemented!()
+    }
+    async fn read(&self, _: &BTreeSet<RemotePath>) -> Result<BTreeMap<RemotePath, Content>, HostError> {
         unimplemented!()
     }
     async fn lock(&self, _: &LockHolder) -> Result<NoLock, HostError> {
