@@ -117,7 +117,7 @@ impl<H: Host> Etcd<'_, H> {
 
     /// The hash over all keys up to `revision`; an error where the member has not got there yet, or has compacted it.
     pub async fn hash(&self, revision: u64) -> Result<HashKv, ProbeError> {
-        let answer = self.ask("/v3/maintenance/hash", &json!({ "revision": revision.to_string() })).await?;
+        let answer = self.ask("/v3/maintenance/hashkv", &json!({ "revision": revision.to_string() })).await?;
         let compact = answer["compact_revision"].as_str().and_then(|text| text.parse().ok());
         let hash = answer["hash"].as_u64().and_then(|hash| u32::try_from(hash).ok()).unwrap_or_default();
         Ok(HashKv { hash, revision, compact_revision: compact.unwrap_or_default() })

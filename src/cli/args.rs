@@ -9,6 +9,7 @@ use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
 
+use crate::cli::etcd::Etcd;
 pub(super) use past::Certs;
 pub(super) use past::CertsFormat;
 pub(super) use past::Diff;
@@ -46,7 +47,7 @@ Exit codes:
   1    refused or failed; what, where and why is on stderr
   2    `plan`, `diff`: there are changes
   3    done, but for hosts that do not answer; the next run completes them
-  4    `status`: the cluster is degraded
+  4    `status`, `etcd status`: something is degraded
   5    `status`: no control plane answers
   6    somebody else is at work on this cluster
   7    `up`: a change made a component ill; the cluster was taken back to where it was, and is well
@@ -139,13 +140,12 @@ pub(super) enum Command {
     /// The sealed state beside cluster.yml
     #[command(subcommand)]
     State(State),
-    /// etcd: what the cluster knows
-    #[cfg(feature = "unproven")]
-    #[command(subcommand)]
-    Etcd(crate::cli::restore::Etcd),
     /// RKE's names for `kubeconfig` and `state recover`
     #[command(subcommand, hide = true)]
     Util(Util),
+    /// etcd: its members, and snapshots of it
+    #[command(subcommand)]
+    Etcd(Etcd),
     /// SSH host keys
     #[command(subcommand)]
     Hosts(Hosts),

@@ -4,6 +4,7 @@ mod args;
 mod certs;
 mod console;
 mod error;
+mod etcd;
 mod past;
 #[cfg(feature = "unproven")]
 mod restore;

@@ -143,12 +143,7 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
             ops::write_kubeconfig(&alone("kubeconfig"), &Destination::Beside, "admin", 30, &*talk)?;
             Ok(0)
         }
-        #[cfg(feature = "unproven")]
-        Command::Etcd(command) => {
-            let reached = crate::cli::restore::run(command, &config, &talk, cancel).await?;
-            console.settle();
-            Ok(ended(&reached, console))
-        }
+        Command::Etcd(command) => crate::cli::etcd::run(command, &config, console, &talk, cancel).await,
         Command::Hosts(Hosts::Trust { yes, hosts }) => {
             ops::trust(&alone("hosts trust"), &hosts, yes, &talk).await?;
             Ok(0)

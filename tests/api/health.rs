@@ -32,9 +32,9 @@ use crate::turn;
 const WAIT: Duration = Duration::from_secs(20);
 
 /// A host whose standard ports are the server's own.
-struct Here(HostName);
+pub(crate) struct Here(pub(crate) HostName);
 
-struct NoLock;
+pub(crate) struct NoLock;
 
 impl HeldLock for NoLock {
     async fn lost(&mut self) {

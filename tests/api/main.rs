@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod apply;
+mod etcd;
 mod health;
 mod nodes;
 mod observe;

@@ -15,6 +15,7 @@ mod restore;
 #[cfg(feature = "unproven")]
 mod rollback;
 mod saved;
+mod snapshots;
 mod soak;
 mod story;
 mod support;

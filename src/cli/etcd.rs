@@ -1,0 +1,415 @@
+//! `etcd`: its arguments, what they lead to, and how it is shown.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use clap::Subcommand;
+use comfy_table::Table;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::args::Output;
+use crate::cli::args::OutputFormat;
+use crate::cli::args::Reach;
+use crate::cli::console::Console;
+use crate::cli::error;
+#[cfg(feature = "unproven")]
+use crate::cli::restore;
+use crate::cli::run::invocation;
+use crate::cli::run::print;
+use crate::model::HostName;
+use crate::model::SnapshotName;
+use crate::model::utc;
+use crate::ops;
+use crate::ops::EtcdOverview;
+use crate::ops::Listed;
+use crate::ops::OpsError;
+use crate::ops::Proof;
+use crate::ops::Pruning;
+use crate::ops::SaveOptions;
+use crate::ops::Talk;
+
+/// `etcd`
+#[derive(Debug, Subcommand)]
+pub(super) enum Etcd {
+    /// Show the members: leader, sizes, alarms, hashes, disk latency
+    ///
+    /// Every member is asked on its own host. Exits with 0 when all is well and 4 when something is not.
+    Status {
+        #[command(flatten)]
+        reach: Reach,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Give free pages of the database files back, one member at a time
+    ///
+    /// A member answers nobody while it works; the leader comes last, and each must be well again before the next one's turn.
+    /// Alarms for want of space are taken back where there is space again.
+    Defrag {
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Snapshots: sealed, signed, and all that a restore needs beside the identity
+    #[command(subcommand)]
+    Snapshot(Snapshot),
+    /// RKE's name for `etcd snapshot save`
+    #[command(hide = true, name = "snapshot-save")]
+    SnapshotSave(Save),
+    /// RKE's name for `etcd snapshot restore`
+    #[cfg(feature = "unproven")]
+    #[command(hide = true, name = "snapshot-restore")]
+    SnapshotRestore {
+        /// The snapshot
+        #[arg(long, value_name = "SNAPSHOT")]
+        name: Option<PathBuf>,
+        #[command(flatten)]
+        restore: restore::Restore,
+    },
+}
+
+/// `etcd snapshot`
+#[derive(Debug, Subcommand)]
+pub(super) enum Snapshot {
+    /// Take a snapshot and put it onto every etcd host
+    ///
+    /// Streamed from one healthy member, checked, sealed to the state's identity and recipients, and signed. It holds the
+    /// database and the sealed state: whoever has it and the identity has the cluster.
+    Save(Save),
+    /// List the snapshots on all hosts, and in a folder here
+    List {
+        #[command(flatten)]
+        reach: Reach,
+        #[command(flatten)]
+        local: Local,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Verify a snapshot, and restore it into an etcd of its own to prove it
+    ///
+    /// Every byte is checked against the signed manifest. Then the database is restored beside the cluster's etcd, on an etcd
+    /// host, with the release's own programs and on sockets of its own; revision, keys and hash must be the snapshot's.
+    Verify {
+        #[command(flatten)]
+        reach: Reach,
+        #[command(flatten)]
+        local: Local,
+        #[command(flatten)]
+        output: Output,
+        /// Restore on this etcd host
+        #[arg(long, value_name = "HOST", value_parser = host_name)]
+        on: Option<HostName>,
+        /// Believe a database that etcdctl saved, which nobody signed
+        #[arg(long)]
+        accept_foreign: bool,
+        /// Which snapshot
+        #[arg(value_parser = snapshot_name)]
+        name: SnapshotName,
+    },
+    /// Remove a snapshot from all hosts, and from a folder here
+    Delete {
+        #[command(flatten)]
+        reach: Reach,
+        #[command(flatten)]
+        local: Local,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+        /// Which snapshot
+        #[arg(value_parser = snapshot_name)]
+        name: SnapshotName,
+    },
+    /// Replacing etcd's data by a snapshot's
+    #[cfg(feature = "unproven")]
+    #[command(flatten)]
+    Restore(restore::Snapshot),
+    /// Remove old snapshots
+    ///
+    /// Only what this cluster's identity signed; RKE's, damaged and unknown files stay.
+    Prune {
+        #[command(flatten)]
+        reach: Reach,
+        #[command(flatten)]
+        local: Local,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+        /// Keep so many of the newest
+        #[arg(long, default_value_t = 6, value_name = "COUNT")]
+        keep: u32,
+        /// Keep younger ones too: 72h, 30d
+        #[arg(long, value_name = "AGE", value_parser = age)]
+        older_than: Option<i64>,
+    },
+}
+
+/// `etcd snapshot save`
+#[derive(Debug, Args)]
+pub(super) struct Save {
+    #[command(flatten)]
+    reach: Reach,
+    #[command(flatten)]
+    local: Local,
+    /// What to call it [default: etcd_ and the time]
+    #[arg(long, value_parser = snapshot_name)]
+    name: Option<SnapshotName>,
+    /// Take it from the member on this host [default: a healthy one that does not lead]
+    #[arg(long, value_name = "HOST", value_parser = host_name)]
+    from: Option<HostName>,
+}
+
+/// `--local`
+#[derive(Debug, Args)]
+pub(super) struct Local {
+    /// A folder on this machine that holds snapshots too
+    #[arg(long = "local", value_name = "DIR")]
+    folder: Option<PathBuf>,
+}
+
+fn snapshot_name(text: &str) -> Result<SnapshotName, String> {
+    let bare = text.strip_suffix(crate::snapshot::ENDING).unwrap_or(text);
+    SnapshotName::new(bare).map_err(|error| error.to_string())
+}
+
+fn host_name(text: &str) -> Result<HostName, String> {
+    HostName::new(text).map_err(|error| error.to_string())
+}
+
+/// `72h` or `30d` in seconds.
+fn age(text: &str) -> Result<i64, String> {
+    let wrong = || format!("{text:?} is no age such as 72h or 30d");
+    let (number, unit) = match (text.strip_suffix('h'), text.strip_suffix('d')) {
+        (Some(hours), _) => (hours, 3_600),
+        (_, Some(days)) => (days, 86_400),
+        _ => return Err(wrong()),
+    };
+    let number: u32 = number.parse().map_err(|_| wrong())?;
+    Ok(i64::from(number) * unit)
+}
+
+/// Runs the command and gives the exit code.
+pub(super) async fn run(
+    command: Etcd,
+    config: &Path,
+    console: &Arc<Console>,
+    talk: &Arc<dyn Talk>,
+    cancel: &CancellationToken,
+) -> Result<u8, OpsError> {
+    match command {
+        Etcd::Status { reach, output } => {
+            let seen = ops::etcd_status(&invocation(config, &reach, "etcd status"), talk).await?;
+            print(&overview(&seen, output.output))?;
+            Ok(if seen.healthy { 0 } else { error::DEGRADED })
+        }
+        Etcd::Defrag { reach } => {
+            let seen = ops::defragment(&invocation(config, &reach, "etcd defrag"), talk, cancel).await?;
+            console.settle();
+            print(&overview(&seen, OutputFormat::Text))?;
+            Ok(if seen.healthy { 0 } else { error::DEGRADED })
+        }
+        Etcd::Snapshot(Snapshot::Save(save)) | Etcd::SnapshotSave(save) => {
+            let options = SaveOptions { name: save.name, from: save.from, local: save.local.folder, why: "save" };
+            let invocation = invocation(config, &save.reach, "etcd snapshot save");
+            let saved = ops::save_snapshot(&invocation, &options, talk, cancel).await?;
+            console.settle();
+            for (host, reason) in &saved.missing {
+                console.warn(&format!("not on {host}: {reason}"));
+            }
+            let manifest = &saved.manifest;
+            let hosts = saved.hosts.iter().map(ToString::to_string);
+            let here = saved.local.iter().map(|path| path.display().to_string());
+            let places: Vec<_> = hosts.chain(here).collect();
+            let (revision, keys) = (manifest.etcd_revision, manifest.keys);
+            console.say(&format!(
+                "etcd at revision {revision}, {keys} keys, {} sealed to {}, on {}",
+                size(manifest.database.size),
+                size(manifest.sealed.size),
+                places.join(", ")
+            ));
+            print(&format!("{}\n", manifest.name))?;
+            Ok(if saved.missing.is_empty() { 0 } else { error::EXCEPT })
+        }
+        Etcd::Snapshot(Snapshot::List { reach, local, output }) => {
+            let invocation = invocation(config, &reach, "etcd snapshot list");
+            let (listed, silent) = ops::list_snapshots(&invocation, local.folder.as_deref(), talk).await?;
+            console.settle();
+            for host in &silent {
+                console.warn(&format!("{host} does not answer: what lies there is not listed"));
+            }
+            print(&list(&listed, output.output))?;
+            Ok(if silent.is_empty() { 0 } else { error::EXCEPT })
+        }
+        Etcd::Snapshot(Snapshot::Verify { reach, local, output, on, accept_foreign, name }) => {
+            let invocation = invocation(config, &reach, "etcd snapshot verify");
+            let folder = local.folder.as_deref();
+            let proof = ops::verify_snapshot(&invocation, &name, folder, on.as_ref(), accept_foreign, talk).await?;
+            console.settle();
+            print(&proven(&proof, output.output))?;
+            Ok(0)
+        }
+        Etcd::Snapshot(Snapshot::Delete { reach, local, yes, name }) => {
+            let invocation = invocation(config, &reach, "etcd snapshot delete");
+            ops::delete_snapshot(&invocation, &name, local.folder.as_deref(), yes, talk).await?;
+            Ok(0)
+        }
+        #[cfg(feature = "unproven")]
+        Etcd::Snapshot(Snapshot::Restore(command)) => {
+            restored(&restore::run(restore::Etcd::Snapshot(command), config, talk, cancel).await?, console)
+        }
+        #[cfg(feature = "unproven")]
+        Etcd::SnapshotRestore { name, restore } => restored(
+            &restore::run(restore::Etcd::SnapshotRestore { name, restore }, config, talk, cancel).await?,
+            console,
+        ),
+        Etcd::Snapshot(Snapshot::Prune { reach, local, yes, keep, older_than }) => {
+            let invocation = invocation(config, &reach, "etcd snapshot prune");
+            let pruning = Pruning { keep, younger_than: older_than };
+            let gone = ops::prune_snapshots(&invocation, pruning, local.folder.as_deref(), yes, talk).await?;
+            console.settle();
+            console.say(&format!("{} snapshots removed", gone.len()));
+            Ok(0)
+        }
+    }
+}
+
+#[cfg(feature = "unproven")]
+#[allow(clippy::unnecessary_wraps, reason = "the value of a match arm")]
+fn restored(reached: &ops::Reached, console: &Console) -> Result<u8, OpsError> {
+    console.settle();
+    Ok(crate::cli::run::ended(reached, console))
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string_pretty(value).map(|text| text + "\n").unwrap_or_default()
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(header.to_vec());
+    table
+}
+
+fn list(listed: &[Listed], format: OutputFormat) -> String {
+    if format == OutputFormat::Json {
+        return json(&serde_json::json!({ "schema": 1, "snapshots": listed }));
+    }
+    let mut table = table(&["SNAPSHOT", "TAKEN", "KUBERNETES", "REVISION", "KEYS", "SIZE", "STATE", "WHERE"]);
+    for one in listed {
+        let places: Vec<_> = one.places.iter().map(ToString::to_string).collect();
+        let told = one.manifest.as_ref();
+        let state = match (one.foreign, &one.trouble) {
+            (Some(whose), _) => format!("{whose}'s, not signed"),
+            (None, Some(trouble)) => trouble.clone(),
+            (None, None) => "signed".to_owned(),
+        };
+        table.add_row([
+            one.name.to_string(),
+            utc(one.at),
+            told.map(|told| told.kubernetes.to_string()).unwrap_or_default(),
+            told.map(|told| told.etcd_revision.to_string()).unwrap_or_default(),
+            told.map(|told| told.keys.to_string()).unwrap_or_default(),
+            size(one.size),
+            state,
+            places.join(", "),
+        ]);
+    }
+    format!("{}\n", table.trim_fmt())
+}
+
+fn proven(proof: &Proof, format: OutputFormat) -> String {
+    if format == OutputFormat::Json {
+        return json(proof);
+    }
+    let hash = match proof.hash_equal {
+        Some(_) => "etcd's hash is the same",
+        None => "etcd's hash could not be compared (a compaction came between, or nobody signed one)",
+    };
+    format!(
+        "{} from {}: whole; restored on {} in {:.1} s: revision {}, {} keys; {hash}\n",
+        proof.name, proof.place, proof.host, proof.seconds, proof.revision, proof.keys
+    )
+}
+
+fn overview(seen: &EtcdOverview, format: OutputFormat) -> String {
+    if format == OutputFormat::Json {
+        return json(seen);
+    }
+    let mut table =
+        table(&["HOST", "MEMBER", "VERSION", "ROLE", "SIZE", "IN USE", "REVISION", "RAFT", "HASH", "FSYNC", "STATE"]);
+    for (name, member) in &seen.members {
+        let state = match &member.unreachable {
+            Some(reason) => format!("does not answer: {reason}"),
+            None if member.ailments.is_empty() && member.warnings.is_empty() => "well".to_owned(),
+            None => member.ailments.iter().chain(&member.warnings).cloned().collect::<Vec<_>>().join("\n"),
+        };
+        let role = if member.leader {
+            "leader"
+        } else if member.learner {
+            "learner"
+        } else {
+            "follower"
+        };
+        table.add_row([
+            name.to_string(),
+            member.id.clone(),
+            member.version.clone(),
+            if member.unreachable.is_some() { String::new() } else { role.to_owned() },
+            size(member.db_size),
+            size(member.db_in_use),
+            member.revision.to_string(),
+            format!("{}/{}", member.raft_applied, member.raft_index),
+            member.hash.map(|hash| format!("{hash:08x}")).unwrap_or_default(),
+            member.fsync_p99.map(|seconds| format!("{:.0} ms", seconds * 1000.0)).unwrap_or_default(),
+            state,
+        ]);
+    }
+    let mut out = format!("{}\n", table.trim_fmt());
+    for note in &seen.notes {
+        let _ = writeln!(out, "note: {note}");
+    }
+    out
+}
+
+/// `1.5 MiB`
+fn size(bytes: u64) -> String {
+    #[allow(clippy::cast_precision_loss, reason = "shown with one digit")]
+    let mut value = bytes as f64;
+    for unit in ["B", "KiB", "MiB"] {
+        if value < 1024.0 {
+            return if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1} GiB")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::age;
+    use super::size;
+    use super::snapshot_name;
+
+    #[test]
+    fn ages_are_hours_or_days() {
+        assert_eq!(age("72h"), Ok(72 * 3600));
+        assert_eq!(age("30d"), Ok(30 * 86_400));
+        for bad in ["", "h", "3", "-1d", "3w", "1.5h"] {
+            assert!(age(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_may_be_named_by_its_file() {
+        assert_eq!(snapshot_name("a.snapshot").unwrap().as_str(), "a");
+        assert!(snapshot_name("../a").is_err());
+        assert!(snapshot_name("").is_err());
+    }
+
+    #[test]
+    fn sizes_are_for_people() {
+        assert_eq!([size(1023), size(1536), size(5 << 30)], ["1023 B", "1.5 KiB", "5.0 GiB"]);
+    }
+}
