@@ -15,9 +15,7 @@ pub(super) use past::CertsFormat;
 pub(super) use past::Diff;
 pub(super) use past::History;
 pub(super) use past::HistoryVerb;
-#[cfg(feature = "unproven")]
 pub(super) use past::Rollback;
-#[cfg(feature = "unproven")]
 pub(super) use past::RotateCerts;
 
 /// Provisions hardened, highly available Kubernetes clusters over SSH, from an RKE cluster.yml
@@ -93,7 +91,6 @@ pub(super) enum Command {
     /// Observes every host, shows the plan, asks, and runs exactly that plan. On a new cluster everything comes up at
     /// once; on a running one the change moves host by host with a health check after each disruptive step.
     Up(Up),
-    #[cfg(feature = "unproven")]
     /// Renew certificates, host by host
     ///
     /// Issues new keys and certificates from the cluster's authorities and brings them to where they are used: etcd members
@@ -104,7 +101,6 @@ pub(super) enum Command {
     RotateCerts(RotateCerts),
     /// Show what `up` would change, and change nothing
     Plan(PlanArguments),
-    #[cfg(feature = "unproven")]
     /// Take the cluster back to a revision that was reached before
     ///
     /// Also after a run that died halfway: `up` goes forward from there, `rollback` back. Shows the way and the plan, asks,
@@ -202,7 +198,7 @@ pub(super) struct Up {
     ///
     /// Only where that component's host answers, etcd has its quorum and no barrier lies between; otherwise the run stops
     /// where it is. A new cluster has nothing to go back to.
-    #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_value = "off", default_missing_value = "on")]
+    #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_value = "on", default_missing_value = "on")]
     pub auto_rollback: Switch,
 }
 

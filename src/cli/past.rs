@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-#[cfg(feature = "unproven")]
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::args::Certs;
@@ -11,16 +10,12 @@ use crate::cli::args::Diff;
 use crate::cli::args::History;
 use crate::cli::args::HistoryVerb;
 use crate::cli::args::Reach;
-#[cfg(feature = "unproven")]
 use crate::cli::args::Rollback;
-#[cfg(feature = "unproven")]
 use crate::cli::args::RotateCerts;
 use crate::cli::args::Switch;
 use crate::cli::certs as shown_certificates;
-#[cfg(feature = "unproven")]
 use crate::cli::console::Console;
 use crate::cli::error;
-#[cfg(feature = "unproven")]
 use crate::cli::run::ended;
 use crate::cli::run::invocation;
 use crate::cli::run::print;
@@ -30,13 +25,10 @@ use crate::ops::AutoRollback;
 use crate::ops::DiffOptions;
 use crate::ops::Limits;
 use crate::ops::OpsError;
-#[cfg(feature = "unproven")]
 use crate::ops::RollbackOptions;
-#[cfg(feature = "unproven")]
 use crate::ops::RotateOptions;
 use crate::ops::Talk;
 
-#[cfg(feature = "unproven")]
 pub(super) async fn rollback(
     config: &Path,
     rollback: Rollback,
@@ -51,7 +43,6 @@ pub(super) async fn rollback(
     Ok(ended(&reached, console))
 }
 
-#[cfg(feature = "unproven")]
 pub(super) async fn rotate(
     config: &Path,
     rotate: RotateCerts,

@@ -84,9 +84,7 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
             console.settle();
             Ok(ended(&reached, console))
         }
-        #[cfg(feature = "unproven")]
         Command::Rollback(rollback) => past::rollback(&config, rollback, console, &talk, cancel).await,
-        #[cfg(feature = "unproven")]
         Command::RotateCerts(rotate) => past::rotate(&config, rotate, console, &talk, cancel).await,
         Command::Diff(diff) => past::diff(&config, diff, &talk).await,
         Command::History(history) => past::history(&config, &history, &talk),

@@ -12,7 +12,6 @@ mod kills;
 mod layouts;
 #[cfg(feature = "unproven")]
 mod restore;
-#[cfg(feature = "unproven")]
 mod rollback;
 mod saved;
 mod snapshots;

@@ -132,9 +132,9 @@ fn a_gate_that_stayed_shut_is_waited_for_again(cluster: &mut Cluster) -> Result<
     cluster.file.more = "services:\n  scheduler:\n    extra_args:\n      v: 3\n".to_owned();
     cluster.file.more_options = "  deadlines:\n    health: 30s\n".to_owned();
     cluster.write()?;
-    let shut = cluster.bastide(&["up", "--yes"])?;
+    let shut = cluster.bastide(&["up", "--yes", "--auto-rollback=off"])?;
     assert_refused(&shut, &["h1: kube-scheduler"]);
-    let again = cluster.bastide(&["up", "--yes"])?;
+    let again = cluster.bastide(&["up", "--yes", "--auto-rollback=off"])?;
     assert_refused(&again, &["h1: kube-scheduler"]);
     cluster.host("h1").ssh(&format!("iptables -D INPUT {RULE}"))?;
     cluster.file.more_options.clear();

@@ -6,10 +6,8 @@ use clap::ValueEnum;
 
 use crate::cli::args::OutputFormat;
 use crate::cli::args::Reach;
-#[cfg(feature = "unproven")]
 use crate::route::Service;
 
-#[cfg(feature = "unproven")]
 /// `rollback`
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Rollback {
@@ -26,7 +24,6 @@ pub(in crate::cli) struct Rollback {
     pub timings: bool,
 }
 
-#[cfg(feature = "unproven")]
 /// `rotate-certs`
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RotateCerts {
@@ -50,7 +47,6 @@ pub(in crate::cli) struct RotateCerts {
     pub timings: bool,
 }
 
-#[cfg(feature = "unproven")]
 fn service(text: &str) -> Result<Service, String> {
     text.parse()
 }

@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::process::Stdio;
 use std::time::Duration;
+use std::time::Instant;
 
 use super::support::Home;
 use super::support::NOW;
@@ -171,7 +172,10 @@ fn victim() {
     let told = folder.with_extension("told");
     for number in store.newest().map_or(0, |newest| newest.id.number) + 1.. {
         begin(&mut store, &lock, number).unwrap();
-        std::fs::write(&told, number.to_string()).unwrap();
+        // In one step, or a death in the middle of the telling would look like a broken promise.
+        let telling = folder.with_extension("telling");
+        std::fs::write(&telling, number.to_string()).unwrap();
+        std::fs::rename(&telling, &told).unwrap();
         store.finish(&lock, &id(number), RevisionState::Reached, NOW).unwrap();
     }
 }
@@ -180,19 +184,29 @@ fn victim() {
 fn a_killed_process_leaves_every_promised_revision() {
     let home = Home::new();
     home.create();
-    for pause in [40, 55, 63, 71, 87, 94] {
+    let told_now = || {
+        let told = std::fs::read_to_string(home.folder().with_extension("told")).unwrap_or_default();
+        told.parse::<u32>().unwrap_or(0)
+    };
+    for pause in [0, 1, 3, 7, 15, 31] {
+        let before = told_now();
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "store::tests::kill::victim", "--ignored"])
             .env("BASTIDE_VICTIM", home.path())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
+        // However slow the machine is, it is at work when it dies.
+        let started = Instant::now();
+        while told_now() == before {
+            assert!(started.elapsed() < Duration::from_mins(1), "the victim does nothing");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         std::thread::sleep(Duration::from_millis(pause));
         child.kill().unwrap();
         child.wait().unwrap();
         let store = home.open().unwrap();
-        let told = std::fs::read_to_string(home.folder().with_extension("told")).unwrap_or_default();
-        let told: u32 = told.parse().unwrap_or(0);
+        let told = told_now();
         let newest = store.newest().map_or(0, |newest| newest.id.number);
         assert!(newest >= told && newest <= told + 1, "{told} were promised, {newest} are there");
         if let Some(newest) = store.newest() {
