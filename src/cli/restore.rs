@@ -55,6 +55,7 @@ pub(super) enum Snapshot {
 /// `etcd snapshot restore`
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(super) struct Restore {
     #[command(flatten)]
     pub reach: Reach,

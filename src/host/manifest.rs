@@ -117,7 +117,7 @@ fn restore_line(restore: &EtcdRestore, node: &HostName, seconds: u64) -> Result<
     // The page size of the database is a multiple of 512; etcd appends the digest of 32 bytes to what it hands out.
     let checked = u8::from(restore.size % 512 == 32);
     Ok(format!(
-        "restore_etcd {seconds} {} {} {} {} {checked} {node} {} {} {} {}",
+        "restore_etcd {seconds} {} {} {} {} {} {checked} {node} {} {} {}",
         word(&restore.token)?,
         word(EtcdRestore::mark(&restore.token))?,
         restore.uid,
@@ -222,5 +222,36 @@ mod tests {
             let pod = Action::AwaitPod { pod: name.to_owned(), inputs: Digest::of(b"") };
             assert!(text(vec![pod]).is_err(), "{name:?} was accepted");
         }
+    }
+
+    /// The script reads the fields by their places: `read -r at seconds token mark ..` in etcd.sh.
+    #[test]
+    fn a_restore_names_its_fields_in_the_order_in_which_the_script_reads_them() {
+        let script = include_str!("scripts/etcd.sh");
+        let (_, after) = script.split_once("restore_etcd() {").unwrap();
+        let (_, names) = after.split_once("read -r ").unwrap();
+        let names: Vec<_> = names.split(';').next().unwrap().split(' ').collect();
+        let peer = "https://192.0.2.11:2380".to_owned();
+        let node = HostName::new("h1").unwrap();
+        let restore = EtcdRestore {
+            token: "demo-0123456789ab".to_owned(),
+            peer: peer.clone(),
+            members: [(node.clone(), peer.clone())].into(),
+            database: Digest::of(b"database"),
+            size: 4096 + 32,
+            image: ImageRef::new("registry.example/etcd:3.7.2").unwrap(),
+            uid: 52034,
+            gid: 52035,
+        };
+        let line = format!("1 {}", restore_line(&restore, &node, 60).unwrap());
+        let line = line.replacen("restore_etcd ", "", 1);
+        let given: std::collections::BTreeMap<_, _> = names.into_iter().zip(line.split(' ')).collect();
+        let field = |name: &str| given[name];
+        assert_eq!(field("seconds"), "60");
+        assert_eq!((field("uid"), field("gid"), field("checked")), ("52034", "52035", "1"));
+        assert_eq!((field("peer"), field("name")), (peer.as_str(), "h1"));
+        assert_eq!(field("members"), format!("h1={peer}"));
+        assert_eq!(field("mark"), "0123456789ab");
+        assert_eq!(field("image"), "registry.example/etcd:3.7.2");
     }
 }
