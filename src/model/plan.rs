@@ -40,7 +40,8 @@ pub struct Plan {
 impl Plan {
     /// Whether there is nothing to do and nothing to wait for.
     pub fn is_empty(&self) -> bool {
-        self.changes_nothing() && self.stages.iter().all(|stage| stage.gates.is_empty())
+        let waits = |stage: &Stage| !stage.gates.is_empty() || stage.steps.iter().any(|step| !step.gates.is_empty());
+        self.changes_nothing() && !self.stages.iter().any(waits)
     }
     /// Whether a run of this plan would change nothing; it may still wait for what an earlier run began.
     pub fn changes_nothing(&self) -> bool {
