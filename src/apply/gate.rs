@@ -12,7 +12,6 @@ use crate::apply::Fleet;
 use crate::apply::Health;
 use crate::host::Host;
 use crate::model::Gate;
-use crate::model::HostName;
 
 /// The first pause between two questions, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -59,7 +58,7 @@ pub(super) async fn pass<H: Host, C: Cluster>(
 }
 
 async fn last_words<H: Host>(gate: &Gate, fleet: &Fleet<H>) -> (String, bool) {
-    let Some((host, component)) = host_of(gate).zip(component(gate)) else {
+    let Some((host, component)) = gate.host().zip(component(gate)) else {
         return (String::new(), false);
     };
     let Some(host) = fleet.get(host) else {
@@ -69,19 +68,6 @@ async fn last_words<H: Host>(gate: &Gate, fleet: &Fleet<H>) -> (String, bool) {
         Ok(Ok(words)) => (words, false),
         Ok(Err(error)) => (String::new(), error.is_silence()),
         Err(_) => (String::new(), true),
-    }
-}
-
-/// The host that a gate is about.
-pub(super) fn host_of(gate: &Gate) -> Option<&HostName> {
-    match gate {
-        Gate::EtcdMember { host }
-        | Gate::ApiServer { host }
-        | Gate::ControllerManager { host }
-        | Gate::Scheduler { host }
-        | Gate::Kubelet { host }
-        | Gate::NodeReady { host } => Some(host),
-        Gate::SystemWorkloads => None,
     }
 }
 
@@ -99,7 +85,7 @@ fn component(gate: &Gate) -> Option<&'static str> {
 
 /// `h1: etcd`, `h1: node Ready`, `system workloads`.
 pub(super) fn words(gate: &Gate) -> String {
-    match (gate, host_of(gate), component(gate)) {
+    match (gate, gate.host(), component(gate)) {
         (Gate::NodeReady { host }, ..) => format!("{host}: node Ready"),
         (_, Some(host), Some(component)) => format!("{host}: {}", component.trim_end_matches(".service")),
         _ => "system workloads".to_owned(),

@@ -180,7 +180,7 @@ impl<'a, 'r, H: Host, C: Cluster, J: Journal> Driver<'a, 'r, H, C, J> {
     }
 
     async fn stage(&mut self, number: usize, stage: &Stage) {
-        let hosts = stage.steps.iter().map(|step| &step.host).chain(stage.gates.iter().filter_map(gate::host_of));
+        let hosts = stage.steps.iter().map(|step| &step.host).chain(stage.gates.iter().filter_map(Gate::host));
         let hosts: BTreeSet<_> = hosts.cloned().collect();
         self.with.progress.stage(&stage.title, &Vec::from_iter(hosts));
         self.steps(number, stage).await;
@@ -276,11 +276,11 @@ impl<'a, 'r, H: Host, C: Cluster, J: Journal> Driver<'a, 'r, H, C, J> {
         let waits = stage
             .gates
             .iter()
-            .filter(|gate| gate::host_of(gate).is_none_or(|host| !left_out.contains_key(host)))
+            .filter(|gate| gate.host().is_none_or(|host| !left_out.contains_key(host)))
             .map(|gate| async move { (gate, step::wait(with, gate, lost).await) });
         let ends = join_all(waits).await;
         for (gate, end) in ends {
-            match (end, gate::host_of(gate)) {
+            match (end, gate.host()) {
                 (step::Wait::Open(took), host) => {
                     self.timing(stage, host.cloned(), &format!("wait for {}", gate::words(gate)), took);
                 }

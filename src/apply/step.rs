@@ -110,7 +110,7 @@ pub(super) async fn wait<H: Host, C: Cluster, J: Journal>(
     gate: &Gate,
     broken: &CancellationToken,
 ) -> Wait {
-    match gate::host_of(gate) {
+    match gate.host() {
         Some(host) => with.progress.doing(host, &format!("waits for {}", gate::words(gate))),
         None => with.progress.cluster(&format!("waits for {}", gate::words(gate))),
     }

@@ -275,3 +275,18 @@ pub enum Gate {
     /// Every Deployment and DaemonSet of the system set is rolled out.
     SystemWorkloads,
 }
+
+impl Gate {
+    /// The host that it is about.
+    pub fn host(&self) -> Option<&HostName> {
+        match self {
+            Self::EtcdMember { host }
+            | Self::ApiServer { host }
+            | Self::ControllerManager { host }
+            | Self::Scheduler { host }
+            | Self::Kubelet { host }
+            | Self::NodeReady { host } => Some(host),
+            Self::SystemWorkloads => None,
+        }
+    }
+}

@@ -211,7 +211,7 @@ pub(super) fn state(except: &BTreeSet<HostName>) -> RevisionState {
 }
 
 /// Records the revision, durably, before the first host is changed.
-fn begin(
+pub(super) fn begin(
     prepared: &mut Prepared,
     invocation: &Invocation,
     errand: &Errand,

@@ -19,7 +19,6 @@ use crate::model::HostRecord;
 use crate::model::LockHolder;
 use crate::model::Observed;
 use crate::model::Plan;
-use crate::model::Revision;
 use crate::model::RevisionState;
 use crate::ops::Invocation;
 use crate::ops::OpsError;
@@ -32,6 +31,7 @@ use crate::ops::local::Shelf;
 use crate::ops::prepare;
 use crate::ops::prepare::Prepared;
 use crate::ops::reach;
+use crate::ops::reach::Errand;
 use crate::ops::reach::Reached;
 use crate::ops::remove::agree;
 use crate::ops::restore_source::Source;
@@ -40,8 +40,6 @@ use crate::ops::restored;
 use crate::plan;
 use crate::plan::Context;
 use crate::route::restore as route;
-use crate::secrets;
-use crate::store::FolderLock;
 
 /// A restore, or its taking back, before anybody said yes.
 pub(super) struct Job {
@@ -113,7 +111,8 @@ pub(super) async fn run(
         .cloned()
         .partition(|name| part.hosts.get(name).is_some_and(|host| host.roles.control_plane() || host.roles.etcd()));
     let mut locks = Locks::take(&job.prepared.fleet, &members, &others, &holder).await?;
-    let stamp = begin(&mut job, invocation, &lock)?;
+    let errand = Errand { why: job.why.clone(), barrier: barrier(&job), ..Errand::default() };
+    let stamp = reach::begin(&mut job.prepared, invocation, &errand, &lock)?;
     let opening = |prepared: &Prepared, name: &HostName| {
         let known = prepared.observed.hosts.get(name).and_then(|seen| seen.record.as_ref());
         Some(apply::opening(known, &stamp))
@@ -242,37 +241,6 @@ fn whole(job: &Job) -> Result<Plan, OpsError> {
 fn barrier(job: &Job) -> Option<Barrier> {
     let name = if job.seats.late.is_some() { restored::LATE } else { restored::BARRIER };
     job.is_restore.then(|| Barrier { name: name.to_owned(), why: job.why.clone() })
-}
-
-/// Records the revision, durably, before the first host is changed.
-fn begin(job: &mut Job, invocation: &Invocation, lock: &FolderLock) -> Result<Stamp, OpsError> {
-    let parent = job.prepared.kept.parent();
-    let barrier = barrier(job);
-    let prepared = &mut job.prepared;
-    let store = prepared.kept.store.as_mut().ok_or_else(|| OpsError::Impossible("the state is not open".to_owned()))?;
-    let id = store.next_id()?;
-    let revision = Revision {
-        id: id.clone(),
-        parent: parent.clone(),
-        command: invocation.command.to_owned(),
-        why: job.why.clone(),
-        who: invocation.who.clone(),
-        at: prepared.now,
-        kubernetes: prepared.target.desired.kubernetes,
-        config: prepared.local.digest,
-        state: RevisionState::Started,
-        barrier,
-        versions: prepared.target.desired.versions(),
-        returns_to: None,
-    };
-    let target = &prepared.target;
-    store.begin(lock, &revision, &target.desired, &target.blobs, &secrets::seal_form(&target.secrets))?;
-    Ok(Stamp {
-        cluster: target.desired.cluster.clone(),
-        cluster_name: target.desired.cluster_name.clone(),
-        revision: id,
-        parent,
-    })
 }
 
 /// Runs the legs. The last look stays in `job`.

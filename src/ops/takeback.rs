@@ -97,7 +97,7 @@ fn culprits(report: &Report) -> Result<Vec<Culprit>, String> {
         return Err("the run was interrupted".to_owned());
     }
     let culprit = |error: &ApplyError| match error {
-        ApplyError::Gate { which, .. } => match host_of(which) {
+        ApplyError::Gate { which, .. } => match which.host() {
             Some(host) => Ok(Culprit { host: host.clone(), gate: Some(which.clone()) }),
             None => Err("no single component is ill".to_owned()),
         },
@@ -105,18 +105,6 @@ fn culprits(report: &Report) -> Result<Vec<Culprit>, String> {
         other => Err(format!("no component is ill: {other}")),
     };
     report.errors.iter().map(culprit).collect()
-}
-
-fn host_of(gate: &Gate) -> Option<&HostName> {
-    match gate {
-        Gate::EtcdMember { host }
-        | Gate::ApiServer { host }
-        | Gate::ControllerManager { host }
-        | Gate::Scheduler { host }
-        | Gate::Kubelet { host }
-        | Gate::NodeReady { host } => Some(host),
-        Gate::SystemWorkloads => None,
-    }
 }
 
 /// The hosts answer, the components are ill there, and etcd can decide.
