@@ -57,6 +57,14 @@ const ORDER: [Move; 6] = [
         hosts: Hosts::All,
         width: Width::One,
     },
+    // Before the kubelets: a manifest that changes in the second in which a kubelet starts is taken up, but its pod's volumes
+    // are mounted only after the kubelet's own deadline of two minutes (seen with Kubernetes 1.37.1).
+    Move {
+        title: "balancers and proxies",
+        components: &[Component::Balancer, Component::Proxy, Component::Operator],
+        hosts: Hosts::All,
+        width: Width::Unavailable,
+    },
     Move {
         title: "containerd and kubelet of control planes and etcd members, one host at a time",
         components: &[Component::Containerd, Component::Kubelet],
@@ -67,12 +75,6 @@ const ORDER: [Move; 6] = [
         title: "containerd and kubelet of workers",
         components: &[Component::Containerd, Component::Kubelet],
         hosts: Hosts::Workers,
-        width: Width::Unavailable,
-    },
-    Move {
-        title: "balancers, proxies and the rest",
-        components: &[Component::Balancer, Component::Proxy, Component::Operator],
-        hosts: Hosts::All,
         width: Width::Unavailable,
     },
 ];

@@ -222,8 +222,8 @@ fn renewed_certificates_reach_every_part_and_etcd_and_api_servers_one_by_one() {
             "etcd, one member at a time",
             "API servers, one at a time",
             "controller managers and schedulers, one host at a time",
+            "balancers and proxies",
             "containerd and kubelet of control planes and etcd members, one host at a time",
-            "balancers, proxies and the rest",
         ]
     );
     for stage in &plan.stages {

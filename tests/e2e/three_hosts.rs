@@ -236,14 +236,10 @@ fn loopback_ports_are_closed_to_other_hosts(cluster: &Cluster) -> Result<()> {
 }
 
 fn pods_can_be_entered_read_and_rolled(cluster: &Cluster) -> Result<()> {
-    let pod = cluster
-        .kubectl(&["get", "pods", "-n", "kube-system", "-l", "component=etcd", "-o", "name"])
-        .unwrap_or_default();
-    let pod = if pod.trim().is_empty() {
-        "pod/etcd-h1".to_owned()
-    } else {
-        pod.lines().next().unwrap_or_default().to_owned()
-    };
+    // The kubelet shows a static pod in the API only at its next sync after the server came up.
+    let members = ["get", "pods", "-n", "kube-system", "-l", "component=etcd", "-o", "name"];
+    let listed = cluster.kubectl_until(&members, 3 * MINUTE, |text| !text.trim().is_empty())?;
+    let pod = listed.lines().next().unwrap_or_default().to_owned();
     ensure!(cluster.kubectl(&["exec", "-n", "kube-system", &pod, "--", "etcd", "--version"])?.contains("etcd Version"));
     ensure!(cluster.kubectl(&["logs", "-n", "kube-system", &pod, "--tail=5"])?.lines().count() > 0);
     cluster.kubectl(&["rollout", "restart", "-n", "kube-system", "deployment/coredns"])?;

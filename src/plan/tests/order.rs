@@ -127,9 +127,9 @@ fn a_living_cluster_moves_a_server_before_those_who_call_it_and_one_at_a_time() 
             "etcd, one member at a time [1]: h1(1) h2(1) h3(1) /0",
             "API servers, one at a time [1]: h1(1) h2(1) h3(1) /0",
             "controller managers and schedulers, one host at a time [1]: h1(2) h2(2) h3(2) /0",
+            "balancers and proxies [1]: h1(6) h2(6) h3(6) w1(2) w2(2) /0",
             "containerd and kubelet of control planes and etcd members, one host at a time [1]: h1(6) h2(6) h3(6) /0",
             "containerd and kubelet of workers [1]: w1(2) w2(2) /0",
-            "balancers, proxies and the rest [1]: h1(6) h2(6) h3(6) w1(2) w2(2) /0",
         ],
     );
 }
