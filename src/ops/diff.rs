@@ -23,11 +23,8 @@ use crate::ops::differences::Change;
 use crate::ops::differences::Difference;
 use crate::ops::differences::Side;
 use crate::ops::kept::Kept;
-use crate::ops::prepare;
-use crate::ops::prepare::Target;
-use crate::ops::status;
-use crate::plan;
-use crate::secrets;
+use crate::ops::live;
+use crate::ops::live::Live;
 use crate::store::StoreError;
 
 /// Larger files are no configuration.
@@ -101,40 +98,21 @@ async fn live(
     revision: &Revision,
     talk: &Arc<dyn Talk>,
 ) -> Result<Diff, OpsError> {
-    let now = prepare::now();
-    let store = kept.store.as_ref().ok_or_else(|| StoreError::NoState { folder: kept.folder.clone() })?;
-    let (_, desired, blobs, sealed) = store.load(&revision.id)?;
-    let secrets = secrets::unseal_form(&sealed)?;
-    let target = Target { desired, blobs: Arc::new(blobs), secrets, issued: Vec::new() };
-    let fleet = prepare::fleet(local, invocation, talk).await?;
-    let scopes = prepare::scopes(&target.desired, None);
-    let mut observed = prepare::look(&fleet, &scopes).await?;
-    let doors = prepare::doors(local, &fleet, &target, &observed, now)?;
+    let Live { target, fleet, observed, trouble, plan, .. } =
+        Live::look(local, kept, &revision.id, invocation, talk).await?;
     let mut notes: Vec<String> =
         observed.unreachable.iter().map(|(host, reason)| format!("{host} does not answer: {reason}")).collect();
-    match doors.observe(&target.desired).await {
-        Ok(objects) => observed.objects = objects,
-        Err(error) => notes.push(error.to_string()),
-    }
+    notes.extend(trouble);
     let silent_api = observed.objects.is_none();
     if silent_api {
         notes.push("no API server is ready: objects were not compared".to_owned());
     }
-    let context = plan::Context {
-        now,
-        architecture: observed.hosts.values().next().map_or("", |host| host.architecture.as_str()),
-        without: observed.unreachable.keys().cloned().collect(),
-        max_unavailable_worker: None,
-        previous: Some(&target.desired),
-        keep: kept.keep.clone(),
-        ..plan::Context::default()
-    };
-    let plan = plan::plan(&target.desired, &observed, &context).map_err(OpsError::Refused)?;
+    let plan = plan.map_err(OpsError::Refused)?;
     let mut found: BTreeMap<(HostName, String), (Change, Vec<String>)> = BTreeMap::new();
     let mut wanted: BTreeMap<HostName, BTreeSet<RemotePath>> = BTreeMap::new();
     for step in plan.stages.iter().flat_map(|stage| &stage.steps) {
         for action in &step.batch.0 {
-            let Some(what) = status::words(action) else { continue };
+            let Some(what) = live::words(action) else { continue };
             let change = match action {
                 Action::PutFile { replaces: None, .. } => Change::Removed,
                 Action::RemoveFile { .. } | Action::StopUnit { .. } => Change::Added,
@@ -168,7 +146,7 @@ async fn live(
         .map(|((host, what), (change, lines))| Difference { host: Some(host), what, change, lines })
         .collect();
     if !silent_api {
-        differences.extend(status::object_drift(&plan).into_iter().map(|(what, change, lines)| Difference {
+        differences.extend(live::object_drift(&plan).into_iter().map(|(what, change, lines)| Difference {
             host: None,
             what,
             change,

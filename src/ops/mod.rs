@@ -14,6 +14,7 @@ mod history;
 mod journal;
 mod kept;
 mod kubeconfig;
+mod live;
 mod local;
 mod lost;
 mod prepare;

@@ -6,11 +6,9 @@ use std::sync::Arc;
 use futures::future::join_all;
 use serde::Serialize;
 
-use crate::model::Action;
 use crate::model::DesiredHost;
 use crate::model::HostName;
 use crate::model::LockHolder;
-use crate::model::ObjectAction;
 use crate::model::Plan;
 use crate::model::Revision;
 use crate::model::RevisionState;
@@ -22,10 +20,9 @@ use crate::ops::connect::RealHost;
 use crate::ops::differences::Change;
 use crate::ops::doors::Doors;
 use crate::ops::kept::Kept;
+use crate::ops::live;
+use crate::ops::live::Live;
 use crate::ops::prepare;
-use crate::ops::prepare::Target;
-use crate::plan;
-use crate::secrets;
 use crate::secrets::Secrets;
 use crate::store::StoreError;
 
@@ -93,20 +90,10 @@ pub async fn status(invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<Sta
     let revision = store.reached().or(store.newest()).cloned();
     let id = revision.as_ref().map(|revision| revision.id.clone());
     let id = id.ok_or_else(|| OpsError::Impossible("no `up` has run on this cluster yet".to_owned()))?;
-    let (_, desired, blobs, sealed) = store.load(&id)?;
-    let secrets = secrets::unseal_form(&sealed)?;
-    let target = Target { desired, blobs: Arc::new(blobs), secrets, issued: Vec::new() };
     let newest = store.newest().cloned();
 
-    let fleet = prepare::fleet(&local, invocation, talk).await?;
-    let scopes = prepare::scopes(&target.desired, None);
-    let mut observed = prepare::look(&fleet, &scopes).await?;
-    let doors = prepare::doors(&local, &fleet, &target, &observed, now)?;
-    let mut notes = Vec::new();
-    match doors.observe(&target.desired).await {
-        Ok(objects) => observed.objects = objects,
-        Err(error) => notes.push(error.to_string()),
-    }
+    let Live { target, observed, doors, trouble, plan, .. } = Live::look(&local, &kept, &id, invocation, talk).await?;
+    let mut notes = Vec::from_iter(trouble);
     let silent_api = observed.objects.is_none();
     let mut hosts = healths(&target.desired.hosts, &doors).await;
     for (name, reason) in &observed.unreachable {
@@ -119,23 +106,13 @@ pub async fn status(invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<Sta
         entry.kubelet = node.map(|node| node.kubelet.clone());
     }
     let mut objects = Vec::new();
-    let context = plan::Context {
-        now,
-        architecture: observed.hosts.values().next().map_or("", |host| host.architecture.as_str()),
-        without: observed.unreachable.keys().cloned().collect(),
-        max_unavailable_worker: None,
-        previous: Some(&target.desired),
-        // Every component is asked anyway.
-        unfinished: plan::Unfinished::default(),
-        keep: kept.keep.clone(),
-    };
-    match plan::plan(&target.desired, &observed, &context) {
+    match plan {
         Ok(plan) => {
             for (host, path) in drift(&plan) {
                 hosts.entry(host).or_default().drift.push(path);
             }
             if !silent_api {
-                objects = object_drift(&plan).iter().map(object_words).collect();
+                objects = live::object_drift(&plan).iter().map(object_words).collect();
             }
         }
         Err(refusals) => notes.extend(refusals.iter().map(ToString::to_string)),
@@ -199,42 +176,9 @@ async fn healths(hosts: &BTreeMap<HostName, DesiredHost>, doors: &Doors<RealHost
 /// What a plan back to the reached revision would touch.
 fn drift(plan: &Plan) -> Vec<(HostName, String)> {
     let steps = plan.stages.iter().flat_map(|stage| &stage.steps);
-    steps.flat_map(|step| step.batch.0.iter().filter_map(|action| Some((step.host.clone(), words(action)?)))).collect()
-}
-
-/// What an action is about; none for what is about nothing in particular.
-pub(super) fn words(action: &Action) -> Option<String> {
-    Some(match action {
-        Action::PutFile { path, .. } | Action::SetAccess { path, .. } | Action::RemoveFile { path, .. } => {
-            path.to_string()
-        }
-        Action::EnsureDirectory(directory) => directory.path.to_string(),
-        Action::EnsureUser(user) => format!("user {}", user.name),
-        Action::StartUnit { name, .. } | Action::StopUnit { name } => name.to_string(),
-        Action::ImportImage { image, .. } => format!("image {image}"),
-        Action::AwaitPod { pod, .. } => format!("pod {pod}"),
-        Action::ReloadUnits
-        | Action::YieldLeadership
-        | Action::AwaitGone { .. }
-        | Action::RestoreEtcd(_)
-        | Action::ReturnEtcd { .. } => {
-            return None;
-        }
-    })
-}
-
-/// Objects that a plan back to the reached revision would touch: which, how they differ, in which fields.
-pub(super) fn object_drift(plan: &Plan) -> Vec<(String, Change, Vec<String>)> {
-    let actions = plan.stages.iter().flat_map(|stage| &stage.objects);
-    let drift = actions.map(|action| match action {
-        ObjectAction::Apply { id, fields, .. } if fields.is_empty() => (id.to_string(), Change::Removed, Vec::new()),
-        ObjectAction::Apply { id, fields, .. } => (id.to_string(), Change::Changed, fields.clone()),
-        ObjectAction::Delete { id } => (id.to_string(), Change::Added, Vec::new()),
-        ObjectAction::Node { node, .. } => {
-            (format!("Node {node}"), Change::Changed, vec!["labels or taints".to_owned()])
-        }
-    });
-    drift.collect()
+    steps
+        .flat_map(|step| step.batch.0.iter().filter_map(|action| Some((step.host.clone(), live::words(action)?))))
+        .collect()
 }
 
 fn object_words((what, change, fields): &(String, Change, Vec<String>)) -> String {

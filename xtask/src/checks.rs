@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::process::ExitStatus;
 use std::process::Stdio;
+use std::time::Duration;
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -19,8 +20,10 @@ use crate::setup;
 use crate::tree::root;
 use crate::tree::run;
 
-/// The test programs that need root and what `setup` built.
-const ON_HOSTS: &[&str] = &["--test", "api", "--test", "machine", "--test", "e2e"];
+/// The test programs that need root and what `setup` built, with how many tests of each go side by side: those on clusters
+/// mostly wait, each on a bed of its own; the others count milliseconds.
+const ON_HOSTS: [(&str, &str, u8); 3] =
+    [("tests with a real API server", "api", 1), ("tests on hosts", "machine", 1), ("tests on clusters", "e2e", 2)];
 
 /// What was counted so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,10 +47,10 @@ pub(crate) fn all(seed: Option<u64>) -> Result<()> {
     checks.one("dependencies", dependencies);
     checks.one("Vagrantfile", vagrantfile);
     checks.tests("unit and integration tests", &["test", "--locked", "--workspace", "--no-fail-fast"]);
-    checks.tests(
-        "tests on hosts",
-        &[&["test", "--locked", "--no-fail-fast"], ON_HOSTS, &["--", "--test-threads=1"]].concat(),
-    );
+    for (title, program, width) in ON_HOSTS {
+        let width = format!("--test-threads={width}");
+        checks.tests(title, &["test", "--locked", "--no-fail-fast", "--test", program, "--", &width]);
+    }
     println!();
     for (title, took) in &checks.times {
         println!("{took:>13}  {title}");
@@ -106,7 +109,14 @@ impl Checks {
 /// report, or tests that did not compile, count as one failure.
 fn run_tests(command: &mut Command) -> Result<Count> {
     let mut count = Count::default();
+    let start = Instant::now();
+    let mut last = start;
     let ended = shown(command, |line| {
+        // When a test ended, where somebody may wonder where the time went.
+        if line.starts_with("test ") && last.elapsed() > Duration::from_secs(10) {
+            println!("     {} after the start", seconds(start.elapsed()));
+            last = Instant::now();
+        }
         let Count { passed, failed } = counted(line);
         count.passed += passed;
         count.failed += failed;
