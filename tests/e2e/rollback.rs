@@ -29,9 +29,6 @@ fn api_server_flags(cluster: &mut Cluster, flags: &str) -> Result<()> {
 #[test]
 fn changes_go_back_by_hand_and_by_themselves_and_certificates_are_renewed() -> Result<()> {
     let mut cluster = Cluster::one_host()?;
-    // A component that never becomes well is waited for this long.
-    cluster.file.more_options = "  deadlines: {health: 60s}\n".to_owned();
-    cluster.write()?;
     cluster.up();
     let first = cluster.host("h1").ssh(&format!("cat {MANIFEST}"))?;
     there_and_back(&mut cluster, &first)?;
@@ -75,12 +72,15 @@ fn there_and_back(cluster: &mut Cluster, first: &str) -> Result<()> {
 
 /// A value that the flag table cannot know to be wrong ends the API server at each start.
 fn ill(cluster: &mut Cluster, first: &str) -> Result<()> {
+    // The component that never becomes well is waited for this long. What comes back then must be well as soon.
+    cluster.file.more_options = "  deadlines: {health: 90s}\n".to_owned();
     api_server_flags(cluster, "event-ttl: soon")?;
     let taken_back = ends(cluster, &["up", "--yes"], 7);
     println!("a bad flag, and back by itself: {:.1} s", taken_back.took.as_secs_f64());
     assert!(taken_back.stderr.contains("event-ttl"), "the API server's own words are not shown: {taken_back}");
     assert_eq!(cluster.host("h1").ssh(&format!("cat {MANIFEST}"))?, first);
     cluster.kubectl(&["get", "--raw", "/readyz"])?;
+    cluster.file.more_options.clear();
     cluster.file.more.clear();
     cluster.write()?;
     cluster.assert_plans_nothing();
