@@ -22,6 +22,13 @@ pub struct Fleet<H> {
     silent: BTreeMap<HostName, String>,
 }
 
+impl<H> Clone for Fleet<H> {
+    /// The same connections once more.
+    fn clone(&self) -> Self {
+        Self { hosts: self.hosts.clone(), silent: self.silent.clone() }
+    }
+}
+
 impl<H: Host> Fleet<H> {
     /// `silent` are hosts that did not answer when they were connected to.
     pub fn new(hosts: impl IntoIterator<Item = H>, silent: BTreeMap<HostName, String>) -> Self {

@@ -15,8 +15,9 @@ use crate::cli::args::OutputFormat;
 use crate::cli::args::Reach;
 use crate::cli::console::Console;
 use crate::cli::error;
-#[cfg(feature = "unproven")]
 use crate::cli::restore;
+use crate::cli::restore::Restore;
+use crate::cli::run::ended;
 use crate::cli::run::invocation;
 use crate::cli::run::print;
 use crate::model::HostName;
@@ -30,6 +31,7 @@ use crate::ops::Proof;
 use crate::ops::Pruning;
 use crate::ops::SaveOptions;
 use crate::ops::Talk;
+use crate::ops::Wanted;
 
 /// `etcd`
 #[derive(Debug, Subcommand)]
@@ -58,14 +60,13 @@ pub(super) enum Etcd {
     #[command(hide = true, name = "snapshot-save")]
     SnapshotSave(Save),
     /// RKE's name for `etcd snapshot restore`
-    #[cfg(feature = "unproven")]
     #[command(hide = true, name = "snapshot-restore")]
     SnapshotRestore {
         /// The snapshot
-        #[arg(long, value_name = "SNAPSHOT")]
-        name: Option<PathBuf>,
+        #[arg(long, value_name = "SNAPSHOT", value_parser = restore::wanted, required_unless_present = "abort")]
+        name: Option<Wanted>,
         #[command(flatten)]
-        restore: restore::Restore,
+        restore: Restore,
     },
 }
 
@@ -120,10 +121,19 @@ pub(super) enum Snapshot {
         #[arg(value_parser = snapshot_name)]
         name: SnapshotName,
     },
-    /// Replacing etcd's data by a snapshot's
-    #[cfg(feature = "unproven")]
-    #[command(flatten)]
-    Restore(restore::Snapshot),
+    /// Replace etcd's data by a snapshot's
+    ///
+    /// Shows what will be done and lost, and asks for the cluster's name. While etcd still answers, a last snapshot is taken.
+    /// Then the control plane stops everywhere, every member keeps its old data aside as /var/lib/etcd.before-…, gets the
+    /// snapshot's as a member of a new etcd cluster, and everything starts again. Hosts with empty disks at the addresses of cluster.yml are made anew on the way. Cut off at any
+    /// step, the same command goes on, or --abort puts the old data back. docs/restore.md is the page for the night.
+    Restore {
+        /// Its name, as `etcd snapshot list` shows it, or the path of a file
+        #[arg(value_name = "SNAPSHOT", value_parser = restore::wanted, required_unless_present = "abort")]
+        snapshot: Option<Wanted>,
+        #[command(flatten)]
+        restore: Restore,
+    },
     /// Remove old snapshots
     ///
     /// Only what this cluster's identity signed; RKE's, damaged and unknown files stay.
@@ -253,15 +263,11 @@ pub(super) async fn run(
             ops::delete_snapshot(&invocation, &name, local.folder.as_deref(), yes, talk).await?;
             Ok(0)
         }
-        #[cfg(feature = "unproven")]
-        Etcd::Snapshot(Snapshot::Restore(command)) => {
-            restored(&restore::run(restore::Etcd::Snapshot(command), config, talk, cancel).await?, console)
+        Etcd::Snapshot(Snapshot::Restore { snapshot, restore }) | Etcd::SnapshotRestore { name: snapshot, restore } => {
+            let reached = restore::run(snapshot, restore, config, talk, cancel).await?;
+            console.settle();
+            Ok(ended(&reached, console))
         }
-        #[cfg(feature = "unproven")]
-        Etcd::SnapshotRestore { name, restore } => restored(
-            &restore::run(restore::Etcd::SnapshotRestore { name, restore }, config, talk, cancel).await?,
-            console,
-        ),
         Etcd::Snapshot(Snapshot::Prune { reach, local, yes, keep, older_than }) => {
             let invocation = invocation(config, &reach, "etcd snapshot prune");
             let pruning = Pruning { keep, younger_than: older_than };
@@ -271,13 +277,6 @@ pub(super) async fn run(
             Ok(0)
         }
     }
-}
-
-#[cfg(feature = "unproven")]
-#[allow(clippy::unnecessary_wraps, reason = "the value of a match arm")]
-fn restored(reached: &ops::Reached, console: &Console) -> Result<u8, OpsError> {
-    console.settle();
-    Ok(crate::cli::run::ended(reached, console))
 }
 
 fn json(value: &impl serde::Serialize) -> String {

@@ -6,7 +6,6 @@ mod console;
 mod error;
 mod etcd;
 mod past;
-#[cfg(feature = "unproven")]
 mod restore;
 mod run;
 mod show;

@@ -1,56 +1,21 @@
-//! `etcd snapshot restore`. Not in a usual build before its tests on hosts have passed (issue 4): the feature `unproven`.
+//! `etcd snapshot restore`: its flags, and what they lead to.
 
 use std::path::Path;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use clap::Subcommand;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::args::Reach;
 use crate::cli::run::invocation;
+use crate::model::SnapshotName;
 use crate::ops;
 use crate::ops::OpsError;
 use crate::ops::Reached;
 use crate::ops::RestoreOptions;
 use crate::ops::RestoreWay;
 use crate::ops::Talk;
-
-/// `etcd`
-#[derive(Debug, Subcommand)]
-pub(super) enum Etcd {
-    /// Snapshots of etcd
-    #[command(subcommand)]
-    Snapshot(Snapshot),
-    /// RKE's name for `etcd snapshot restore`
-    #[command(hide = true)]
-    SnapshotRestore {
-        /// The snapshot
-        #[arg(long, value_name = "SNAPSHOT")]
-        name: Option<PathBuf>,
-        #[command(flatten)]
-        restore: Restore,
-    },
-}
-
-/// `etcd snapshot`
-#[derive(Debug, Subcommand)]
-pub(super) enum Snapshot {
-    /// Replace etcd's data by a snapshot's
-    ///
-    /// Shows what will be done and asks for the cluster's name. Then the control plane stops everywhere, every member keeps
-    /// its old data aside as /var/lib/etcd.before-…, gets the snapshot's as a member of a new etcd cluster, and everything
-    /// starts again. Hosts with empty disks at the addresses of cluster.yml are made anew on the way. Cut off at any
-    /// step, the same command goes on, or --abort puts the old data back. docs/restore.md is the page for the night.
-    Restore {
-        /// The snapshot's file
-        #[arg(value_name = "SNAPSHOT", required_unless_present = "abort")]
-        snapshot: Option<PathBuf>,
-        #[command(flatten)]
-        restore: Restore,
-    },
-}
+use crate::ops::Wanted;
 
 /// `etcd snapshot restore`
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
@@ -68,6 +33,9 @@ pub(super) struct Restore {
     /// Take a plain database, as etcdctl and RKE save it, although nothing proves whose it is
     #[arg(long)]
     pub accept_foreign: bool,
+    /// Stop a living cluster without a last snapshot of it
+    #[arg(long)]
+    pub no_last_snapshot: bool,
     /// Put the data from before a restore that was cut off back
     #[arg(long)]
     pub abort: bool,
@@ -81,13 +49,12 @@ pub(super) struct Restore {
 
 /// Runs the command.
 pub(super) async fn run(
-    command: Etcd,
+    snapshot: Option<Wanted>,
+    restore: Restore,
     config: &Path,
     talk: &Arc<dyn Talk>,
     cancel: &CancellationToken,
 ) -> Result<Reached, OpsError> {
-    let (Etcd::Snapshot(Snapshot::Restore { snapshot, restore }) | Etcd::SnapshotRestore { name: snapshot, restore }) =
-        command;
     let way = match (restore.abort, restore.rejoin) {
         (true, _) => RestoreWay::Abort,
         (false, true) => RestoreWay::Rejoin,
@@ -96,10 +63,37 @@ pub(super) async fn run(
     let options = RestoreOptions {
         snapshot,
         accept_foreign: restore.accept_foreign,
+        no_last_snapshot: restore.no_last_snapshot,
         way,
         yes: restore.yes,
         cluster: restore.cluster,
         timings: restore.timings,
     };
     Box::pin(ops::restore(&invocation(config, &restore.reach, "etcd snapshot restore"), &options, talk, cancel)).await
+}
+
+/// A file where there is one, or where a path is meant; else a name.
+pub(super) fn wanted(text: &str) -> Result<Wanted, String> {
+    let path = Path::new(text);
+    if text.contains('/') || path.is_file() {
+        return Ok(Wanted::File(path.to_owned()));
+    }
+    let bare = text.strip_suffix(crate::snapshot::ENDING).unwrap_or(text);
+    SnapshotName::new(bare).map(Wanted::Named).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::Wanted;
+    use super::wanted;
+
+    #[test]
+    fn a_path_is_a_file_and_everything_else_a_name() {
+        assert_eq!(wanted("./a.snapshot"), Ok(Wanted::File("./a.snapshot".into())));
+        assert_eq!(wanted("Cargo.toml"), Ok(Wanted::File("Cargo.toml".into())));
+        let Wanted::Named(name) = wanted("etcd_20261122T140300Z.snapshot").unwrap() else { unreachable!() };
+        assert_eq!(name.as_str(), "etcd_20261122T140300Z");
+        assert!(wanted("").is_err());
+    }
 }

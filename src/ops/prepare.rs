@@ -96,7 +96,9 @@ pub(super) async fn prepare(
 ) -> Result<Prepared, OpsError> {
     let local = Local::read(invocation)?;
     let kept = Kept::open(&local.path, &local.cluster, &**talk)?;
-    let mut prepared = survey(local, kept, saved, invocation, talk).await?;
+    let bundle = local.bundle()?;
+    let fleet = fleet(&local, invocation, talk).await?;
+    let mut prepared = survey(local, kept, saved, bundle, fleet, &**talk).await?;
     let without = without(invocation)?;
     restored::allow(&prepared.kept, &prepared.target.desired, &prepared.observed, &without)?;
     let mut observed = prepared.observed.clone();
@@ -113,15 +115,14 @@ pub(super) async fn survey(
     local: Local,
     kept: Kept,
     saved: Option<SavedTarget<'_>>,
-    invocation: &Invocation,
-    talk: &Arc<dyn Talk>,
+    bundle: Arc<Bundle>,
+    fleet: Fleet<RealHost>,
+    talk: &dyn Talk,
 ) -> Result<Prepared, OpsError> {
     let now = now();
     for warning in &local.warnings {
         talk.warn(&format!("{}:{}: {warning}", warning.file(), warning.line));
     }
-    let bundle = local.bundle()?;
-    let fleet = fleet(&local, invocation, talk).await?;
     // The paths of a target do not depend on what the hosts call themselves, so a guess gives the scopes, and mostly the
     // target too.
     let guessed = guessed_names(&local.cluster);

@@ -11,6 +11,7 @@ use crate::config::Cluster;
 use crate::model::Desired;
 use crate::model::HostName;
 use crate::model::Observed;
+use crate::model::SnapshotName;
 use crate::model::utc;
 use crate::ops::Invocation;
 use crate::ops::Local;
@@ -21,12 +22,14 @@ use crate::ops::kept::Kept;
 use crate::ops::prepare;
 use crate::ops::prepare::Prepared;
 use crate::ops::prepare::Target;
+use crate::ops::restore_before as before;
 use crate::ops::restore_run;
 use crate::ops::restore_run::Job;
 use crate::ops::restore_run::Leg;
 use crate::ops::restore_run::Seats;
 use crate::ops::restore_source::Source;
 use crate::ops::restored;
+use crate::ops::snapshot::Site;
 use crate::plan::Refusal;
 use crate::route::restore as route;
 use crate::secrets;
@@ -49,13 +52,25 @@ pub enum RestoreWay {
     Abort,
 }
 
+/// Which snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// The one in this file.
+    File(PathBuf),
+    /// The one of this name on the hosts.
+    Named(SnapshotName),
+}
+
 /// What `etcd snapshot restore` was told.
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[derive(Debug, Clone, Default)]
 pub struct RestoreOptions {
-    /// The snapshot's file.
-    pub snapshot: Option<PathBuf>,
+    /// The snapshot.
+    pub snapshot: Option<Wanted>,
     /// `--accept-foreign`
     pub accept_foreign: bool,
+    /// `--no-last-snapshot`
+    pub no_last_snapshot: bool,
     /// What for.
     pub way: RestoreWay,
     /// `--yes`
@@ -78,15 +93,7 @@ pub async fn restore(
     let job = if options.way == RestoreWay::Abort {
         Box::pin(take_back(local, kept, invocation, talk)).await?
     } else {
-        let path = options.snapshot.as_ref();
-        let path = path.ok_or_else(|| OpsError::Impossible("name the snapshot that is to be restored".to_owned()))?;
-        let Some(store) = &kept.store else {
-            return Err(StoreError::NoState { folder: kept.folder }.into());
-        };
-        let source = Source::read(path, store.identity(), options.accept_foreign)?;
-        fits(&source, &local)?;
-        let rejoin = options.way == RestoreWay::Rejoin;
-        Box::pin(begin(local, kept, source, rejoin, invocation, talk)).await?
+        Box::pin(begin(local, kept, options, invocation, talk)).await?
     };
     Box::pin(restore_run::run(job, invocation, options, talk, cancel)).await
 }
@@ -107,15 +114,25 @@ fn fits(source: &Source, local: &Local) -> Result<(), OpsError> {
 async fn begin(
     local: Local,
     mut kept: Kept,
-    source: Source,
-    rejoin: bool,
+    options: &RestoreOptions,
     invocation: &Invocation,
     talk: &Arc<dyn Talk>,
 ) -> Result<Job, OpsError> {
+    let wanted = options.snapshot.as_ref();
+    let wanted = wanted.ok_or_else(|| OpsError::Impossible("name the snapshot that is to be restored".to_owned()))?;
     let Some(store) = &kept.store else {
         return Err(StoreError::NoState { folder: kept.folder }.into());
     };
     let history = store.history();
+    let rejoin = options.way == RestoreWay::Rejoin;
+    let bundle = local.bundle()?;
+    let fleet = prepare::fleet(&local, invocation, talk).await?;
+    let site = Site::beside(&kept, fleet.clone())?;
+    let source = match wanted {
+        Wanted::File(path) => Source::file(path, store.identity(), options.accept_foreign)?,
+        Wanted::Named(name) => Source::named(&site, name, options.accept_foreign, &**talk).await?,
+    };
+    fits(&source, &local)?;
     let no_state = || StoreError::NoState { folder: kept.folder.clone() };
     let birth = &mut kept.secrets.as_mut().ok_or_else(no_state)?.etcd;
     let without = prepare::without(invocation)?;
@@ -129,24 +146,35 @@ async fn begin(
         let why = "--rejoin: no member was away when this snapshot was restored, or another one was restored since";
         return Err(OpsError::Impossible(why.to_owned()));
     }
-    if open.is_none() && !rejoin {
+    let begins = open.is_none() && !rejoin;
+    let goes_on = open.is_some();
+    if begins {
         let mut random = [0; 8];
         SystemEntropy.fill(&mut random)?;
         birth.token = route::token(&source.database.digest, &random);
         birth.members = members(&local.cluster);
     }
     let token = birth.token.clone();
-    let prepared = prepare::survey(local, kept, None, invocation, talk).await?;
+    let prepared = prepare::survey(local, kept, None, bundle, fleet, &**talk).await?;
     let seats = if rejoin {
         late(&prepared, &away, &without)?
     } else {
         let left_out = left_out(&prepared.target.desired, &prepared.observed, &without)?;
         Seats { away: left_out.clone(), left_out, late: None }
     };
+    let mut notes = notes(&source, goes_on, seats.late.as_ref());
+    let mut last = None;
+    if begins {
+        let alive = before::alive(&site).await;
+        notes.extend(before::loss(source.manifest.as_ref(), alive, prepared.now));
+        last = alive.filter(|_| !options.no_last_snapshot).map(|_| site);
+        notes.push(before::announced(alive, last.is_some()));
+    }
     Ok(Job {
         why: format!("etcd restored from {}", source.name),
         legs: vec![Leg::Stop, Leg::Bare, Leg::Exchange, Leg::Target, Leg::Objects],
-        notes: notes(&source, open.is_some(), seats.late.as_ref()),
+        notes,
+        last,
         source: Some(source),
         token,
         seats,
@@ -182,13 +210,16 @@ async fn take_back(local: Local, kept: Kept, invocation: &Invocation, talk: &Arc
         let secrets = secrets::unseal_form(&form)?;
         Ok(Target { desired, blobs: Arc::new(blobs), secrets, issued: Vec::new() })
     };
-    let prepared = prepare::survey(local, kept, Some(&before), invocation, talk).await?;
+    let bundle = local.bundle()?;
+    let fleet = prepare::fleet(&local, invocation, talk).await?;
+    let prepared = prepare::survey(local, kept, Some(&before), bundle, fleet, &**talk).await?;
     let without = prepare::without(invocation)?;
     let left_out = left_out(&prepared.target.desired, &prepared.observed, &without)?;
     Ok(Job {
         why,
         legs: vec![Leg::Stop, Leg::Bare, Leg::PutBack, Leg::Target, Leg::Objects],
         notes: vec!["what was written since the restore began is lost".to_owned()],
+        last: None,
         source: None,
         token,
         seats: Seats { away: left_out.clone(), left_out, late: None },

@@ -34,9 +34,11 @@ use crate::ops::reach;
 use crate::ops::reach::Errand;
 use crate::ops::reach::Reached;
 use crate::ops::remove::agree;
+use crate::ops::restore_before as before;
 use crate::ops::restore_source::Source;
 use crate::ops::restore_source::WithDatabase;
 use crate::ops::restored;
+use crate::ops::snapshot::Site;
 use crate::plan;
 use crate::plan::Context;
 use crate::route::restore as route;
@@ -45,6 +47,8 @@ use crate::route::restore as route;
 pub(super) struct Job {
     /// Everything that was seen and rendered.
     pub prepared: Prepared,
+    /// Where a last snapshot is taken before anything stops; none where nothing lives that could give one.
+    pub last: Option<Site>,
     /// The database.
     pub source: Option<Source>,
     /// Token of the restore's etcd cluster.
@@ -111,6 +115,9 @@ pub(super) async fn run(
         .cloned()
         .partition(|name| part.hosts.get(name).is_some_and(|host| host.roles.control_plane() || host.roles.etcd()));
     let mut locks = Locks::take(&job.prepared.fleet, &members, &others, &holder).await?;
+    if let Some(site) = job.last.take() {
+        before::last_snapshot(&site, job.prepared.now, &holder.run, &**talk).await?;
+    }
     let errand = Errand { why: job.why.clone(), barrier: barrier(&job), ..Errand::default() };
     let stamp = reach::begin(&mut job.prepared, invocation, &errand, &lock)?;
     let opening = |prepared: &Prepared, name: &HostName| {

@@ -5,7 +5,6 @@ use std::io::Read;
 use std::io::Seek as _;
 use std::io::SeekFrom;
 use std::path::Path;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use sha2::Digest as _;
@@ -15,14 +14,17 @@ use crate::host::Contents;
 use crate::model::Digest;
 use crate::model::SnapshotName;
 use crate::ops::OpsError;
+use crate::ops::Talk;
 use crate::ops::local::Shelf;
+use crate::ops::snapshot;
+use crate::ops::snapshot::Site;
+use crate::ops::snapshot::origin::Origin;
 use crate::ops::snapshot::pipe;
 use crate::route::restore::Database;
 use crate::snapshot::ENDING;
 use crate::snapshot::Manifest;
 use crate::snapshot::Snapshot;
 use crate::snapshot::recognise;
-use crate::store;
 use crate::store::Identity;
 
 /// etcd appends the SHA-256 of what it streamed.
@@ -30,7 +32,7 @@ const TRAILER: u64 = 32;
 /// A database grows by pages, whose size is a multiple of this.
 const PAGE: u64 = 512;
 /// A database that was read whole.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Source {
     /// For people.
     pub name: String,
@@ -38,49 +40,92 @@ pub(super) struct Source {
     pub database: Database,
     /// What it says of itself, signed; none where it is a plain database.
     pub manifest: Option<Manifest>,
-    path: PathBuf,
+    origin: Origin,
     /// What opens it.
     identity: Option<Arc<Identity>>,
 }
 
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Source({})", self.name)
+    }
+}
+
 impl Source {
-    /// Reads a snapshot of this cluster's, or with `accept_foreign` a plain database.
-    pub(super) fn read(path: &Path, identity: &Identity, accept_foreign: bool) -> Result<Self, OpsError> {
-        let mut first = Vec::new();
-        let reading = |source| OpsError::local(path, source);
-        store::open_file(path)?.take(64).read_to_end(&mut first).map_err(reading)?;
-        if recognise(&first).is_none() {
-            return Self::sealed(path, identity);
+    /// The snapshot of this name, from the first host whose copy is whole.
+    pub(super) async fn named(
+        site: &Site,
+        name: &SnapshotName,
+        accept_foreign: bool,
+        talk: &dyn Talk,
+    ) -> Result<Self, OpsError> {
+        let listed = snapshot::pick(site, name, None, accept_foreign).await?;
+        let identity = site.store().identity();
+        let mut wrong = OpsError::Impossible(format!("there is no snapshot {name}"));
+        for place in &listed.places {
+            talk.say(&format!("verifying {name} from {place}"));
+            let origin = Origin::of(site, place, &listed)?;
+            // Reading waits for a host: not for a thread that others need.
+            let read = || Self::read(origin, Some(name), identity, accept_foreign);
+            match tokio::task::block_in_place(read) {
+                Ok(source) => return Ok(source),
+                Err(error) => {
+                    talk.warn(&error.to_string());
+                    wrong = error;
+                }
+            }
         }
-        if accept_foreign {
-            return Self::plain(path);
-        }
-        let reason = "is neither sealed nor signed: nothing proves that it is this cluster's. --accept-foreign takes it as it is";
-        Err(OpsError::Database { path: path.to_owned(), reason: reason.to_owned() })
+        Err(wrong)
     }
 
-    /// Reads a snapshot to its last byte. One that lies under another name than its own is refused.
-    fn sealed(path: &Path, identity: &Identity) -> Result<Self, OpsError> {
-        let wrong = |source| OpsError::Snapshot { what: path.display().to_string(), source: Box::new(source) };
+    /// The snapshot in a file here. One that lies under another name than its own is refused.
+    pub(super) fn file(path: &Path, identity: &Identity, accept_foreign: bool) -> Result<Self, OpsError> {
         let stem = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(ENDING));
         let name = stem.and_then(|stem| SnapshotName::new(stem).ok());
-        let mut snapshot = Snapshot::open(store::open_file(path)?, identity, name.as_ref()).map_err(wrong)?;
+        Self::read(Origin::File(path.to_owned()), name.as_ref(), identity, accept_foreign)
+    }
+
+    /// Reads a snapshot of this cluster's, or with `accept_foreign` a plain database.
+    fn read(
+        origin: Origin,
+        name: Option<&SnapshotName>,
+        identity: &Identity,
+        accept_foreign: bool,
+    ) -> Result<Self, OpsError> {
+        let mut first = Vec::new();
+        let reading = |source| OpsError::local(&origin.path(), source);
+        origin.open()?.take(64).read_to_end(&mut first).map_err(reading)?;
+        if recognise(&first).is_none() {
+            return Self::sealed(origin, name, identity);
+        }
+        if accept_foreign {
+            return Self::plain(origin);
+        }
+        let reason = "is neither sealed nor signed: nothing proves that it is this cluster's. --accept-foreign takes it as it is";
+        Err(OpsError::Database { path: origin.path(), reason: reason.to_owned() })
+    }
+
+    /// Reads a snapshot to its last byte.
+    fn sealed(origin: Origin, name: Option<&SnapshotName>, identity: &Identity) -> Result<Self, OpsError> {
+        let wrong = |source| OpsError::Snapshot { what: origin.path().display().to_string(), source: Box::new(source) };
+        let mut snapshot = Snapshot::open(origin.open()?, identity, name).map_err(wrong)?;
         snapshot.check(identity).map_err(wrong)?;
         let manifest = snapshot.manifest().clone();
         Ok(Self {
             name: format!("snapshot {}", manifest.name),
             database: Database { digest: manifest.database.digest, size: manifest.database.size },
             manifest: Some(manifest),
-            path: path.to_owned(),
+            origin,
             identity: Some(Arc::new(identity.again()?)),
         })
     }
 
     /// Reads a plain database, as etcdctl and RKE save it.
-    fn plain(path: &Path) -> Result<Self, OpsError> {
-        let wrong = |reason: &str| OpsError::Database { path: path.to_owned(), reason: reason.to_owned() };
-        let unreadable = |source| OpsError::local(path, source);
-        let mut file = store::open_file(path)?;
+    fn plain(origin: Origin) -> Result<Self, OpsError> {
+        let path = origin.path();
+        let wrong = |reason: &str| OpsError::Database { path: path.clone(), reason: reason.to_owned() };
+        let unreadable = |source| OpsError::local(&path, source);
+        let mut file = origin.open()?;
         let size = file.seek(SeekFrom::End(0)).and_then(|size| file.rewind().map(|()| size)).map_err(unreadable)?;
         let trailer = if size % PAGE == TRAILER { TRAILER } else { 0 };
         let mut hash = Sha256::new();
@@ -109,22 +154,25 @@ impl Source {
             name: path.display().to_string(),
             database: Database { digest: Digest(hash.finalize().into()), size },
             manifest: None,
-            path: path.to_owned(),
+            origin,
             identity: None,
         })
     }
 
+    /// The database once more, for one member.
     fn open(&self) -> std::io::Result<Box<dyn Read + Send>> {
-        let file = store::open_file(&self.path).map_err(std::io::Error::other)?;
-        let Some(identity) = self.identity.clone() else {
-            return Ok(Box::new(file.take(self.database.size)));
-        };
+        let mut input = self.origin.open().map_err(std::io::Error::other)?;
         let (mut feed, source) = pipe::feed();
+        let (identity, size) = (self.identity.clone(), self.database.size);
         // Nobody waits for this thread: where it fails, the pipe has no end, and its reader says so.
         std::thread::spawn(move || {
-            let written =
-                Snapshot::open(file, &identity, None).and_then(|mut snapshot| snapshot.database(&identity, &mut feed));
-            if written.is_ok() {
+            let written = match identity {
+                Some(identity) => Snapshot::open(input, &identity, None)
+                    .and_then(|mut snapshot| snapshot.database(&identity, &mut feed))
+                    .is_ok(),
+                None => std::io::copy(&mut (&mut input).take(size), &mut feed).is_ok(),
+            };
+            if written {
                 let _ = feed.end();
             }
         });
@@ -132,7 +180,7 @@ impl Source {
     }
 }
 
-fn take(file: &mut impl Read, size: u64, hash: &mut Sha256) -> std::io::Result<()> {
+fn take(file: &mut dyn Read, size: u64, hash: &mut Sha256) -> std::io::Result<()> {
     let mut left = size;
     let mut buffer = vec![0; 1 << 16];
     while left > 0 {
@@ -172,6 +220,7 @@ mod tests {
 
     use sha2::Digest as _;
 
+    use super::Origin;
     use super::Source;
     use crate::model::ClusterId;
     use crate::model::Content;
@@ -191,7 +240,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("snapshot.db");
         std::fs::write(&path, bytes).unwrap();
-        match Source::plain(&path) {
+        match Source::plain(Origin::File(path)) {
             Ok(source) => Ok(source),
             Err(OpsError::Database { reason, .. }) => Err(reason),
             Err(other) => panic!("{other}"),
@@ -242,7 +291,7 @@ mod tests {
         let mut database = database(300);
         database.extend_from_slice(&sha2::Sha256::digest(&database));
         let (folder, path) = sealed(&identity, "nightly.snapshot", &database);
-        let source = Source::read(&path, &identity, false).unwrap();
+        let source = Source::file(&path, &identity, false).unwrap();
         assert_eq!(source.database.digest, crate::model::Digest::of(&database));
         let mut read = Vec::new();
         source.open().unwrap().read_to_end(&mut read).unwrap();
@@ -250,14 +299,14 @@ mod tests {
 
         let renamed = folder.path().join("newest.snapshot");
         std::fs::copy(&path, &renamed).unwrap();
-        assert!(Source::read(&renamed, &identity, true).is_err(), "an old snapshot under a new name");
+        assert!(Source::file(&renamed, &identity, true).is_err(), "an old snapshot under a new name");
         let other = Identity::generate(&ClusterId("c2".to_owned())).unwrap();
-        assert!(Source::read(&path, &other, true).is_err(), "another cluster's");
+        assert!(Source::file(&path, &other, true).is_err(), "another cluster's");
         let mut flipped = std::fs::read(&path).unwrap();
         let middle = flipped.len() / 2;
         flipped[middle] ^= 1;
         std::fs::write(&path, flipped).unwrap();
-        assert!(Source::read(&path, &identity, true).is_err(), "damaged");
+        assert!(Source::file(&path, &identity, true).is_err(), "damaged");
     }
 
     #[test]
@@ -266,8 +315,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("snapshot.db");
         std::fs::write(&path, database(3)).unwrap();
-        assert!(matches!(Source::read(&path, &identity, false), Err(OpsError::Database { .. })));
-        assert!(Source::read(&path, &identity, true).is_ok());
+        assert!(matches!(Source::file(&path, &identity, false), Err(OpsError::Database { .. })));
+        assert!(Source::file(&path, &identity, true).is_ok());
     }
 
     #[test]

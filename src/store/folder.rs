@@ -134,6 +134,12 @@ impl Store {
         Ok(Self { folder: folder.to_owned(), identity, recipients, disk: Disk, manifest })
     }
 
+    /// The same once more, for somebody who only reads it.
+    pub fn again(&self) -> Result<Self, StoreError> {
+        let (identity, recipients) = (self.identity.again()?, self.recipients.again()?);
+        Ok(Self { folder: self.folder.clone(), identity, recipients, disk: Disk, manifest: self.manifest.clone() })
+    }
+
     /// Takes the folder for this process and reads it again, since another may have written until now.
     pub fn lock(&mut self, holder: &LockHolder) -> Result<FolderLock, StoreError> {
         let lock = FolderLock::take(&self.folder, holder)?;

@@ -45,6 +45,11 @@ impl Recipients {
         Ok(Self { texts: texts.to_vec(), parsed: texts.iter().map(parse).collect::<Result<_, _>>()? })
     }
 
+    /// The same once more.
+    pub(crate) fn again(&self) -> Result<Self, StoreError> {
+        Self::parse(&self.texts)
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.texts.is_empty()

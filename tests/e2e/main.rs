@@ -10,7 +10,6 @@ mod faults;
 mod hosts;
 mod kills;
 mod layouts;
-#[cfg(feature = "unproven")]
 mod restore;
 mod rollback;
 mod saved;

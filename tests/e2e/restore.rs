@@ -16,11 +16,11 @@ use serde_json::Value;
 use crate::support::Cluster;
 use crate::support::Ended;
 use crate::support::seed;
-use crate::support::whole;
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// A kill leaves the hosts' locks behind for so long, and systemd one script.
-const CONFIRM: [&str; 4] = ["--accept-foreign", "--yes", "--cluster", "test"];
+const CONFIRM: [&str; 3] = ["--yes", "--cluster", "test"];
+/// For what etcdctl saved.
+const FOREIGN: &str = "--accept-foreign";
 
 /// What the API shows of the objects that a test wrote: names with their contents, in order.
 fn written(cluster: &Cluster) -> Result<String> {
@@ -62,9 +62,10 @@ fn snapshot(cluster: &Cluster, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn restore(cluster: &Cluster, snapshot: &Path, more: &[&str]) -> Result<Ended> {
-    let path = snapshot.display().to_string();
-    cluster.bastide(&[&["etcd", "snapshot", "restore", &path], &CONFIRM[..], more].concat())
+/// `snapshot` is a path or a name.
+fn restore(cluster: &Cluster, snapshot: impl AsRef<Path>, more: &[&str]) -> Result<Ended> {
+    let snapshot = snapshot.as_ref().display().to_string();
+    cluster.bastide(&[&["etcd", "snapshot", "restore", &snapshot], &CONFIRM[..], more].concat())
 }
 
 #[track_caller]
@@ -88,9 +89,10 @@ fn is_as(cluster: &Cluster, before: &str) -> Result<()> {
 }
 
 /// A restore that is killed where it says this for the first time.
-fn killed_at(cluster: &Cluster, snapshot: &Path, words: &str) -> Result<()> {
-    let path = snapshot.display().to_string();
-    let arguments = [&["-v", "--log-format", "json", "etcd", "snapshot", "restore", &path], &CONFIRM[..]].concat();
+fn killed_at(cluster: &Cluster, snapshot: impl AsRef<Path>, more: &[&str], words: &str) -> Result<()> {
+    let snapshot = snapshot.as_ref().display().to_string();
+    let verb = ["-v", "--log-format", "json", "etcd", "snapshot", "restore", &snapshot];
+    let arguments = [&verb, &CONFIRM[..], more].concat();
     let mut child = cluster.command(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     let mut told = String::new();
     for line in BufReader::new(child.stderr.take().context("stderr")?).lines() {
@@ -118,7 +120,60 @@ const STEPS: [&str; 6] = [
     "waits for etcd",
 ];
 
+/// Which of so many cases the seed draws, by its digit at `place`.
+fn drawn(cases: usize, place: u64) -> usize {
+    usize::try_from(seed() / place).unwrap_or_default() % cases
+}
+
+/// The sample that runs on a cluster which another test made: a sealed snapshot, a restore cut off at a drawn step, and on
+/// from there, or back.
+pub(crate) fn comes_back_from_a_sealed_snapshot(cluster: &Cluster) -> Result<()> {
+    cluster.wait_nodes_ready(3 * MINUTE)?;
+    write(cluster, "before")?;
+    let before = written(cluster)?;
+    succeeds(&cluster.bastide(&["etcd", "snapshot", "save", "--name", "kept", "--local", "."])?, "saved");
+    let file = cluster.folder().join("kept.snapshot");
+    write(cluster, "after")?;
+    let after = written(cluster)?;
+    assert_ne!(before, after);
+
+    let running = cluster.host("h1").ssh("pgrep -x etcd")?;
+    let bytes = fs::read(&file)?;
+    let mut flipped = bytes.clone();
+    flipped[bytes.len() * (1 + drawn(8, 1)) / 10] ^= 1;
+    fs::create_dir(cluster.folder().join("broken"))?;
+    for (name, bytes) in
+        [("broken/kept.snapshot", &flipped[..]), ("newest.snapshot", &bytes), ("kept.db", &bytes[..bytes.len() - 1])]
+    {
+        let path = cluster.folder().join(name);
+        fs::write(&path, bytes)?;
+        let refused = restore(cluster, &path, &[FOREIGN])?;
+        assert_eq!(refused.code, Some(1), "{name}: {refused}");
+    }
+    assert_eq!(cluster.host("h1").ssh("pgrep -x etcd")?, running, "etcd was touched");
+
+    let (step, back) = (STEPS[drawn(STEPS.len(), 1)], drawn(2, STEPS.len() as u64) == 1);
+    println!("killed at {step:?}, and {}", if back { "back" } else { "on" });
+    // By its name, from the host; or by its file here: it is the same snapshot.
+    if back {
+        killed_at(cluster, "kept", &[], step)?;
+        let listed = cluster.bastide(&["etcd", "snapshot", "list"])?;
+        assert!(listed.stdout.contains("before-restore_"), "no last snapshot was taken: {listed}");
+        succeeds(&abort(cluster)?, "taken back");
+        return is_as(cluster, &after);
+    }
+    cluster.host("h1").ssh("rm -rf /var/lib/etcd/member; pkill -9 -x etcd || true")?;
+    killed_at(cluster, &file, &[], step)?;
+    succeeds(&restore(cluster, "kept", &["--timings"])?, "one host, its etcd disk lost");
+    is_as(cluster, &before)
+}
+
+fn abort(cluster: &Cluster) -> Result<Ended> {
+    cluster.bastide(&[&["etcd", "snapshot", "restore", "--abort"], &CONFIRM[..]].concat())
+}
+
 #[test]
+#[ignore = "a part of the soak"]
 fn one_host_gets_back_what_its_snapshot_knows_and_a_restore_that_was_cut_off_goes_on_or_back() -> Result<()> {
     let cluster = Cluster::one_host()?;
     cluster.up();
@@ -135,32 +190,21 @@ fn one_host_gets_back_what_its_snapshot_knows_and_a_restore_that_was_cut_off_goe
 
     // The disk of the only member is lost.
     cluster.host("h1").ssh("rm -rf /var/lib/etcd/member; pkill -9 -x etcd || true")?;
-    succeeds(&restore(&cluster, &file, &["--timings"])?, "one host, its etcd disk lost");
+    succeeds(&restore(&cluster, &file, &[FOREIGN, "--timings"])?, "one host, its etcd disk lost");
     is_as(&cluster, &before)?;
 
-    write(&cluster, "later")?;
-    let later = written(&cluster)?;
-    let steps: Vec<&str> =
-        if whole() { STEPS.to_vec() } else { vec![STEPS[usize::try_from(seed() % STEPS.len() as u64)?]] };
-    for step in steps {
+    for step in STEPS {
         println!("killed at {step:?}");
-        killed_at(&cluster, &file, step)?;
+        write(&cluster, "later")?;
+        let later = written(&cluster)?;
+        killed_at(&cluster, &file, &[FOREIGN], step)?;
         let refused = cluster.bastide(&["up", "--yes"])?;
         assert_eq!(refused.code, Some(1), "`up` in the middle of a restore: {refused}");
         assert!(refused.stderr.contains("--abort"), "{refused}");
-        let back = cluster.bastide(&["etcd", "snapshot", "restore", "--abort", "--yes", "--cluster", "test"])?;
-        succeeds(&back, "taken back");
+        succeeds(&abort(&cluster)?, "taken back");
         is_as(&cluster, &later)?;
-        if whole() {
-            killed_at(&cluster, &file, step)?;
-            succeeds(&restore(&cluster, &file, &[])?, "gone on with");
-            is_as(&cluster, &before)?;
-            write(&cluster, "later")?;
-        }
-    }
-    if !whole() {
-        killed_at(&cluster, &file, STEPS[3])?;
-        succeeds(&restore(&cluster, &file, &[])?, "gone on with");
+        killed_at(&cluster, &file, &[FOREIGN], step)?;
+        succeeds(&restore(&cluster, &file, &[FOREIGN])?, "gone on with");
         is_as(&cluster, &before)?;
     }
     Ok(())
@@ -176,15 +220,14 @@ fn refused_before_anything_stops(cluster: &Cluster, file: &Path) -> Result<()> {
     flipped[whole.len() / 2] ^= 1;
     for bytes in [&flipped[..], &whole[..whole.len() - 100], &whole[..whole.len() - 4096], b"nothing"] {
         fs::write(&broken, bytes)?;
-        let refused = restore(cluster, &broken, &[])?;
+        let refused = restore(cluster, &broken, &[FOREIGN])?;
         assert_eq!(refused.code, Some(1), "{refused}");
         assert!(refused.stderr.contains("broken.db"), "{refused}");
     }
     let path = file.display().to_string();
     let unproven = cluster.bastide(&["etcd", "snapshot", "restore", &path, "--yes", "--cluster", "test"])?;
     assert_eq!(unproven.code, Some(1), "a plain database without --accept-foreign: {unproven}");
-    let other =
-        cluster.bastide(&["etcd", "snapshot", "restore", &path, "--accept-foreign", "--yes", "--cluster", "x"])?;
+    let other = cluster.bastide(&["etcd", "snapshot", "restore", &path, FOREIGN, "--yes", "--cluster", "x"])?;
     assert_eq!(other.code, Some(1), "another cluster's name: {other}");
     assert_eq!(etcd()?, running, "etcd was touched");
     Ok(())
@@ -204,11 +247,9 @@ fn reinstalled(cluster: &Cluster, hosts: &[&str]) -> Result<()> {
 }
 
 #[test]
+#[ignore = "a part of the soak"]
 fn three_hosts_survive_the_loss_of_one_two_or_all_disks() -> Result<()> {
     let losses: &[&[&str]] = &[&["h2"], &["h1", "h3"], &["h1", "h2", "h3"]];
-    if !whole() {
-        return Ok(());
-    }
     let cluster = Cluster::three_all_roles()?;
     cluster.up();
     cluster.wait_nodes_ready(3 * MINUTE)?;
@@ -218,20 +259,20 @@ fn three_hosts_survive_the_loss_of_one_two_or_all_disks() -> Result<()> {
     for lost in losses {
         write(&cluster, "after")?;
         reinstalled(&cluster, lost)?;
-        succeeds(&restore(&cluster, &file, &[])?, &format!("the disks of {lost:?} lost"));
+        succeeds(&restore(&cluster, &file, &[FOREIGN])?, &format!("the disks of {lost:?} lost"));
         is_as(&cluster, &before)?;
     }
 
     // A dead member is left out, comes back with the old data, is refused, and gets the new.
     write(&cluster, "after")?;
     cluster.host("h3").power_cut()?;
-    let without = restore(&cluster, &file, &["--without", "h3"])?;
+    let without = restore(&cluster, &file, &[FOREIGN, "--without", "h3"])?;
     assert_eq!(without.code, Some(3), "{without}");
     cluster.host("h3").power_on()?;
     cluster.host("h3").wait()?;
     let refused = cluster.bastide(&["up", "--yes"])?;
     assert_eq!(refused.code, Some(1), "{refused}");
     assert!(refused.stderr.contains("h3"), "{refused}");
-    succeeds(&restore(&cluster, &file, &["--rejoin"])?, "a member that had been away");
+    succeeds(&restore(&cluster, &file, &[FOREIGN, "--rejoin"])?, "a member that had been away");
     is_as(&cluster, &before)
 }

@@ -37,6 +37,8 @@ pub(crate) enum Part {
     Strict,
     /// Three hosts on the older minor
     Older,
+    /// etcd restored on one and on three hosts, disks lost, hosts away, cut off at every kind of step
+    Restore,
     /// One stock virtual machine, emulated
     Machine,
 }
@@ -72,6 +74,9 @@ impl Part {
             Self::KillsOlder => of_soak("soak::kills_of_three_hosts_on_the_older_minor"),
             Self::Strict => of_soak("soak::strict_profile"),
             Self::Older => of_soak("soak::three_hosts_on_the_older_minor"),
+            Self::Restore => {
+                vec!["--no-fail-fast", "--test", "e2e", "--", "--ignored", "--test-threads=1", "restore::"]
+            }
             Self::Machine => vec!["--test", "vm"],
         }
     }
@@ -155,7 +160,7 @@ fn run(part: Part, minutes: Option<u64>, seed: u64) -> Result<Outcome> {
             Line::Case(case) => outcome.cases.push(case),
         }
     }
-    if matches!(part, Part::Hosts | Part::Machine) {
+    if matches!(part, Part::Hosts | Part::Restore | Part::Machine) {
         (outcome.exist, outcome.cases) = (tests.len(), tests);
     }
     if !ended.success() && outcome.cases.iter().all(|case| case.why.is_none()) {

@@ -1,6 +1,7 @@
 //! Snapshots of etcd: taken, listed, proven, removed.
 
 mod list;
+pub(super) mod origin;
 pub(super) mod pipe;
 mod save;
 mod site;
@@ -15,6 +16,8 @@ pub use list::prune;
 pub use save::SaveOptions;
 pub use save::Saved;
 pub use save::save;
+pub(super) use save::take;
 pub(super) use site::Site;
 pub use verify::Proof;
+pub(super) use verify::pick;
 pub use verify::verify;

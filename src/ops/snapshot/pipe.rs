@@ -159,7 +159,8 @@ impl Write for Feed {
 }
 
 /// A snapshot on a host, read block by block. Only for threads that may block.
-pub(super) struct Remote {
+#[derive(Clone)]
+pub(in crate::ops) struct Remote {
     pub(super) host: Arc<RealHost>,
     pub(super) folder: RemotePath,
     pub(super) file: SnapshotName,

@@ -91,7 +91,8 @@ pub async fn save(
     }
 }
 
-async fn take(
+/// The same on a cluster that is open already.
+pub(in crate::ops) async fn take(
     site: &Site,
     options: &SaveOptions,
     name: SnapshotName,

@@ -48,6 +48,15 @@ impl Site {
     pub(in crate::ops) async fn open(invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<Self, OpsError> {
         let local = Local::read(invocation)?;
         let kept = Kept::open(&local.path, &local.cluster, &**talk)?;
+        if kept.store.is_none() {
+            return Err(StoreError::NoState { folder: kept.folder }.into());
+        }
+        let fleet = prepare::fleet(&local, invocation, talk).await?;
+        Self::beside(&kept, fleet)
+    }
+
+    /// On a state and connections that a command has opened already.
+    pub(in crate::ops) fn beside(kept: &Kept, fleet: Fleet<RealHost>) -> Result<Self, OpsError> {
         let nothing = || OpsError::Store(StoreError::NoState { folder: kept.folder.clone() });
         let (Some(desired), Some(secrets)) = (kept.reached.clone().or(kept.newest.clone()), &kept.secrets) else {
             return Err(nothing());
@@ -59,8 +68,7 @@ impl Site {
             Some((name.clone(), Credentials { authorities: trust.clone(), certificate, key }))
         });
         let credentials = credentials.collect();
-        let Some(store) = kept.store else { return Err(nothing()) };
-        let fleet = prepare::fleet(&local, invocation, talk).await?;
+        let store = kept.store.as_ref().ok_or_else(nothing)?.again()?;
         Ok(Self { fleet, desired, credentials, store })
     }
 

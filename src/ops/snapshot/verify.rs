@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
-use tokio::runtime::Handle;
 
 use crate::host::RestoredEtcd;
 use crate::model::HostName;
@@ -14,20 +13,18 @@ use crate::model::SnapshotName;
 use crate::ops::Invocation;
 use crate::ops::OpsError;
 use crate::ops::Talk;
-use crate::ops::connect::RealHost;
 use crate::ops::prepare;
 use crate::ops::reach::holder;
 use crate::ops::snapshot::Listed;
 use crate::ops::snapshot::Place;
 use crate::ops::snapshot::Site;
 use crate::ops::snapshot::list;
+use crate::ops::snapshot::origin::Input;
+use crate::ops::snapshot::origin::Origin;
 use crate::ops::snapshot::pipe;
-use crate::ops::snapshot::pipe::Remote;
-use crate::ops::snapshot::site;
 use crate::snapshot::Manifest;
 use crate::snapshot::Snapshot;
 use crate::snapshot::SnapshotError;
-use crate::store;
 use crate::store::Identity;
 
 /// What was proven of one copy.
@@ -80,7 +77,7 @@ pub async fn verify(
     let prover = Arc::clone(machine);
     let restoring =
         tokio::spawn(async move { prover.prove_snapshot(&image, size, revision, &run, Box::new(source)).await });
-    let input = open(&site, &place, &listed)?;
+    let input = Origin::of(&site, &place, &listed)?.open()?;
     let (identity, foreign) = (site.store().identity(), listed.foreign.is_some());
     // Reading waits for hosts and unseals: not for a thread that others need.
     let read: Result<(), SnapshotError> = tokio::task::block_in_place(|| {
@@ -99,7 +96,7 @@ pub async fn verify(
 }
 
 /// The snapshot of that name whose copies are to be believed.
-async fn pick(
+pub(in crate::ops) async fn pick(
     site: &Site,
     name: &SnapshotName,
     local: Option<&Path>,
@@ -126,21 +123,6 @@ async fn pick(
         Some(trouble) => format!("snapshot {name}: {trouble}"),
         None => format!("there is no snapshot {name}"),
     }))
-}
-
-trait Input: std::io::Read + std::io::Seek {}
-impl<T: std::io::Read + std::io::Seek> Input for T {}
-
-fn open(site: &Site, place: &Place, listed: &Listed) -> Result<Box<dyn Input>, OpsError> {
-    match place {
-        Place::Local { path } => Ok(Box::new(store::open_file(path)?)),
-        Place::Host { host } => {
-            let machine: &Arc<RealHost> =
-                site.fleet.get(host).ok_or_else(|| OpsError::Impossible(format!("{host}: does not answer")))?;
-            let (folder, file) = (site::folder()?, listed.file.clone());
-            Ok(Box::new(Remote::new(Arc::clone(machine), folder, file, listed.size, Handle::current())))
-        }
-    }
 }
 
 fn read_through(
