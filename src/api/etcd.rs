@@ -156,7 +156,7 @@ impl<H: Host> Etcd<'_, H> {
         Ok(probe::http(stream, loopback, 2381, "/metrics", self.deadline).await?.body)
     }
 
-    async fn ask(&self, path: &str, body: &Value) -> Result<Value, ProbeError> {
+    pub(super) async fn ask(&self, path: &str, body: &Value) -> Result<Value, ProbeError> {
         let tls = Tls::verified(self.credentials)?;
         let stream = self.host.dial(&self.address.to_string(), PORT).await?;
         let answer =
@@ -172,7 +172,7 @@ impl<H: Host> Etcd<'_, H> {
         }
     }
 
-    fn broken(&self, path: &str, reason: impl Into<String>) -> ProbeError {
+    pub(super) fn broken(&self, path: &str, reason: impl Into<String>) -> ProbeError {
         let server = std::net::SocketAddr::new(self.address, PORT);
         ProbeError::Broken { url: format!("https://{server}{path}"), reason: reason.into() }
     }

@@ -5,6 +5,7 @@
 mod apply;
 mod compare;
 mod connection;
+mod encryption;
 mod error;
 pub mod etcd;
 mod kinds;
@@ -12,6 +13,7 @@ mod node;
 mod observe;
 mod presented;
 pub mod probe;
+mod registry;
 mod rest;
 mod sets;
 mod workloads;
@@ -23,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use connection::Credentials;
+pub use encryption::loaded_encryption;
 pub use error::ApiError;
 pub use presented::presented;
 use tokio::io::AsyncRead;

@@ -27,8 +27,8 @@ use crate::api::Credentials;
 use crate::host::Host;
 use crate::host::HostError;
 
-/// No component's health page is anywhere near as long.
-const LONGEST_ANSWER: u64 = 1 << 20;
+/// The longest answer is that of an API server about its metrics: some megabytes, more in a large cluster.
+const LONGEST_ANSWER: u64 = 64 << 20;
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Why a component could not be asked. An unhealthy answer is no error: see [`Health`].

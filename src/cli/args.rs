@@ -9,6 +9,7 @@ use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
 
+use crate::cli::encrypt::Encrypt;
 use crate::cli::etcd::Etcd;
 pub(super) use past::Certs;
 pub(super) use past::CertsFormat;
@@ -45,7 +46,7 @@ Exit codes:
   1    refused or failed; what, where and why is on stderr
   2    `plan`, `diff`: there are changes
   3    done, but for hosts that do not answer; the next run completes them
-  4    `status`, `etcd status`: something is degraded
+  4    `status`, `etcd status`: something is degraded; `encrypt status`: more than one key is in use, or an API server differs
   5    `status`: no control plane answers
   6    somebody else is at work on this cluster
   7    `up`: a change made a component ill; the cluster was taken back to where it was, and is well
@@ -142,6 +143,9 @@ pub(super) enum Command {
     /// etcd: its members, and snapshots of it
     #[command(subcommand)]
     Etcd(Etcd),
+    /// Encryption at rest: its keys, and what is encrypted with which
+    #[command(subcommand)]
+    Encrypt(Encrypt),
     /// SSH host keys
     #[command(subcommand)]
     Hosts(Hosts),

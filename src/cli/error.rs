@@ -144,6 +144,12 @@ fn hints(error: &OpsError) -> Vec<String> {
         OpsError::NotReached(_) => {
             hint("run `bastide up` again; if it does not settle, something else changes the hosts")
         }
+        OpsError::KeysNotLoaded { .. } => hint(
+            "an API server looks once a minute; its log says why it does not take a file. The same command goes on from here",
+        ),
+        OpsError::KeyNeeded { .. } => {
+            hint("see what is wrong with them; the same command goes on, `bastide rollback` goes back")
+        }
         OpsError::Lock(LockError::Busy { .. }) => hint("wait until that run has ended; a dead one lets go after 30 s"),
         OpsError::Refused(_) => hint("nothing was changed"),
         _ => Vec::new(),

@@ -3,6 +3,7 @@
 mod args;
 mod certs;
 mod console;
+mod encrypt;
 mod error;
 mod etcd;
 mod past;

@@ -7,14 +7,17 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
+use crate::api;
 use crate::api::Api;
 use crate::api::ApiError;
 use crate::api::Credentials;
+use crate::api::etcd::Etcd;
 use crate::api::probe;
 use crate::apply::Health;
 use crate::host::Host;
 use crate::model::Blobs;
 use crate::model::Desired;
+use crate::model::Digest;
 use crate::model::Gate;
 use crate::model::HostName;
 use crate::model::ObjectId;
@@ -28,6 +31,8 @@ use crate::secrets::Secrets;
 
 /// Longest time for one question to a component.
 const PROBE: Duration = Duration::from_secs(10);
+/// Longest time for an answer of several megabytes, which an API server's metrics are.
+const LONG_PROBE: Duration = Duration::from_secs(30);
 /// How long a request to the API server is tried again before another control plane is asked.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Where API servers listen.
@@ -188,6 +193,22 @@ impl<H: Host> Doors<H> {
     pub(super) async fn api_server(&self, name: &HostName) -> Result<(), Trouble> {
         let (host, seat) = self.seat(name)?;
         told(probe::api_server(&**host, seat.address, &self.kubernetes, PROBE).await)
+    }
+
+    /// The digest of the encryption configuration that this API server works with; none where it does not say.
+    pub(super) async fn loaded_encryption(&self, name: &HostName) -> Result<Option<Digest>, Trouble> {
+        let (host, seat) = self.seat(name)?;
+        let answer = api::loaded_encryption(&**host, seat.address, &self.kubernetes, LONG_PROBE).await;
+        answer.map_err(Trouble::silent)
+    }
+
+    /// The etcd members whose hosts answer.
+    pub(super) fn etcd_members(&self) -> impl Iterator<Item = (&HostName, Etcd<'_, H>)> {
+        let members = self.seats.iter().filter(|(_, seat)| seat.etcd);
+        members.filter_map(|(name, seat)| {
+            let (host, credentials) = (self.hosts.get(name)?, self.etcd.get(name)?);
+            Some((name, Etcd { host, address: seat.address, credentials, deadline: PROBE }))
+        })
     }
 
     /// Whether that controller manager is healthy.

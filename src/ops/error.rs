@@ -244,6 +244,20 @@ pub enum OpsError {
         /// What is wrong with it.
         reason: String,
     },
+    /// API servers that do not work with the encryption configuration on their hosts.
+    #[error("not every API server works with the encryption keys that lie on its host; nothing more was changed:\n{}", reasons.join("\n"))]
+    KeysNotLoaded {
+        /// `host: why`.
+        reasons: Vec<String>,
+    },
+    /// Objects that only a key can read that was to be dropped.
+    #[error("{count} objects still need an encryption key that was to be dropped, and no key was dropped:\n{}", some.join("\n"))]
+    KeyNeeded {
+        /// How many.
+        count: usize,
+        /// The first of them, and what was said of each.
+        some: Vec<String>,
+    },
     /// No host can do what was asked.
     #[error("{0}")]
     Impossible(String),

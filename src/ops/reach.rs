@@ -30,6 +30,7 @@ use crate::ops::OpsError;
 use crate::ops::Talk;
 use crate::ops::access;
 use crate::ops::connect::RealHost;
+use crate::ops::encryption;
 use crate::ops::journal::RunJournal;
 use crate::ops::local::Shelf;
 use crate::ops::lost;
@@ -84,6 +85,7 @@ pub(super) async fn reach(
     let holder = holder(invocation, prepared.now)?;
     let empty = prepared.plan.is_empty();
     if empty && !off_course(&prepared, errand) {
+        encryption::settled(&prepared, &**talk, cancel).await?;
         return settled(&mut prepared, &holder, errand.timings, talk);
     }
     talk.show(&plan::text(&prepared.plan, plan::Detail::Folded));
@@ -259,6 +261,7 @@ async fn run(
         Some(apply::opening(known, stamp))
     };
     hand_out(prepared, members, holder, &records).await?;
+    let other_keys = encryption::make_way(prepared, &**talk, cancel).await?;
     let contents: Arc<dyn Contents> =
         Arc::new(Shelf { blobs: Arc::clone(&prepared.target.blobs), bundle: Some(Arc::clone(&prepared.bundle)) });
     let deadlines = prepared.local.cluster.options.deadlines;
@@ -276,7 +279,11 @@ async fn run(
         id: &holder.run,
         cancel,
     };
-    Ok(apply::run(&prepared.plan, &run, locks).await)
+    let report = apply::run(&prepared.plan, &run, locks).await;
+    if other_keys && report.outcome == Outcome::Done {
+        encryption::await_target(prepared, &**talk, cancel).await?;
+    }
+    Ok(report)
 }
 
 /// Puts the sealed state and a record onto every member that is connected, all at once.

@@ -18,6 +18,7 @@ use crate::ops::Local;
 use crate::ops::OpsError;
 use crate::ops::Reached;
 use crate::ops::Talk;
+use crate::ops::encryption;
 use crate::ops::kept::Kept;
 use crate::ops::prepare;
 use crate::ops::prepare::Prepared;
@@ -133,6 +134,9 @@ async fn begin(
         Wanted::Named(name) => Source::named(&site, name, options.accept_foreign, &**talk).await?,
     };
     fits(&source, &local)?;
+    if let Some(then) = source.manifest.as_ref().and_then(|manifest| manifest.revision.as_ref()) {
+        encryption::readable(&kept, then)?;
+    }
     let no_state = || StoreError::NoState { folder: kept.folder.clone() };
     let birth = &mut kept.secrets.as_mut().ok_or_else(no_state)?.etcd;
     let without = prepare::without(invocation)?;

@@ -37,6 +37,8 @@ use crate::store::StoreError;
 
 /// The command under which a renewal of certificates stands in the history.
 pub(super) const ROTATE: &str = "rotate-certs";
+/// The command under which a leg of an exchange of encryption keys does.
+pub(super) const ROTATE_KEY: &str = "encrypt rotate-key";
 
 /// What `rollback` was told.
 #[derive(Debug, Clone, Default)]
@@ -208,7 +210,10 @@ fn stops(store: &Store, history: &[Revision], goal: &RevisionId, today: &Secrets
             Err(error) => return Err(error.into()),
         };
         let was = secrets::unseal_form(&sealed)?;
-        let with = Secrets { leaves: was.leaves.clone(), etcd: was.etcd.clone(), ..today.clone() };
+        let mut with = Secrets { leaves: was.leaves.clone(), etcd: was.etcd.clone(), ..today.clone() };
+        if only_rotations(&after(history, &revision.id)) {
+            with.encryption.clone_from(&was.encryption);
+        }
         let taken_up = route::retarget(&desired, &blobs, &was, &with);
         stops.push(Stop {
             id: revision.id.clone(),
@@ -226,18 +231,26 @@ fn target(kept: &Kept, way: &Way, algorithm: KeyAlgorithm, now: i64) -> Result<T
     let next = way.next()?;
     let (_, desired, blobs, sealed) = store.load(&next.id)?;
     let was = secrets::unseal_form(&sealed)?;
-    let undone: Vec<_> = store.history().into_iter().filter(|revision| revision.id > next.id).collect();
-    let prefer = if only_rotations(&undone) { Prefer::Stored } else { Prefer::Todays };
-    let (secrets, issued) = secrets::carry(&was, today, prefer, algorithm, now, &mut SystemEntropy)?;
+    let rotated = only_rotations(&after(&store.history(), &next.id));
+    let prefer = if rotated { Prefer::Stored } else { Prefer::Todays };
+    let (mut secrets, issued) = secrets::carry(&was, today, prefer, algorithm, now, &mut SystemEntropy)?;
+    if rotated {
+        secrets.encryption.clone_from(&was.encryption);
+    }
     let taken_up = route::retarget(&desired, &blobs, &was, &secrets);
     Ok(Target { desired: taken_up.desired, blobs: Arc::new(taken_up.blobs), secrets, issued })
 }
 
-/// Whether all of these did nothing but renew certificates, or take such a renewal back.
+/// What came after `id`.
+fn after(history: &[Revision], id: &RevisionId) -> Vec<Revision> {
+    history.iter().filter(|revision| revision.id > *id).cloned().collect()
+}
+
+/// Whether all of these did nothing but exchange certificates or keys, or take such an exchange back.
 fn only_rotations(undone: &[Revision]) -> bool {
     !undone.is_empty()
         && undone.iter().enumerate().all(|(at, revision)| match &revision.returns_to {
-            None => revision.command == ROTATE,
+            None => [ROTATE, ROTATE_KEY].contains(&revision.command.as_str()),
             Some(to) => {
                 let between: Vec<_> = undone[..at].iter().filter(|earlier| earlier.id > *to).cloned().collect();
                 between.is_empty() || only_rotations(&between)
@@ -271,6 +284,7 @@ fn in_reach(prepared: &Prepared) -> Result<(), OpsError> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::ROTATE;
+    use super::ROTATE_KEY;
     use super::goal;
     use super::only_rotations;
     use crate::model::Digest;
@@ -349,6 +363,8 @@ mod tests {
             ("rollback", Some(1), Reached),
             ("up", None, Reached),
         ]);
+        let keys = history(&[(ROTATE_KEY, None, Reached), (ROTATE_KEY, None, Failed), (ROTATE, None, Reached)]);
+        assert!(only_rotations(&keys));
         assert!(only_rotations(&all[1..2]));
         assert!(only_rotations(&all[1..3]));
         assert!(only_rotations(&all[2..4]));

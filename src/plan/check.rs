@@ -14,6 +14,8 @@ use crate::model::Plan;
 use crate::plan::Context;
 use crate::plan::Refusal;
 use crate::plan::diff::only_worker;
+use crate::plan::situation::API_POD;
+use crate::plan::situation::ETCD_POD;
 use crate::plan::situation::Situation;
 use crate::plan::situation::pod_network;
 use crate::plan::situation::quorum as quorum_of;
@@ -268,17 +270,17 @@ pub(super) fn notes(target: &Desired, observed: &Observed, context: &Context<'_>
         notes.push("no pod network is installed: nodes become Ready when you bring one".to_owned());
     }
     let servers = target.hosts.values().filter(|host| host.roles.control_plane()).count();
-    let restarted = |component| {
-        plan.stages
-            .iter()
-            .flat_map(|stage| &stage.steps)
-            .any(|step| step.components.contains(&component) && interrupts(step))
+    // Files that a server takes up while it runs change without a pod to wait for.
+    let restarted = |pod: &str| {
+        let steps = plan.stages.iter().flat_map(|stage| &stage.steps);
+        let mut actions = steps.flat_map(|step| &step.batch.0);
+        actions.any(|action| matches!(action, Action::AwaitPod { pod: awaited, .. } if awaited == pod))
     };
-    if context.previous.is_some() && servers == 1 && restarted(Component::ApiServer) {
+    if context.previous.is_some() && servers == 1 && restarted(API_POD) {
         notes.push("there is one API server: the API is away while it restarts".to_owned());
     }
     let members = target.hosts.values().filter(|host| host.roles.etcd()).count();
-    if context.previous.is_some() && members < 3 && restarted(Component::Etcd) {
+    if context.previous.is_some() && members < 3 && restarted(ETCD_POD) {
         notes.push(format!("etcd has {members} member(s): nothing can be written while one restarts"));
     }
     notes

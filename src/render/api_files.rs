@@ -13,6 +13,8 @@ use crate::render::authentication;
 use crate::render::authentication::Anonymous;
 use crate::render::draft::Draft;
 use crate::render::read_back;
+use crate::render::template::Templates;
+use crate::secrets::EncryptionKey;
 
 /// Places all four files. Each folder is mounted as a whole.
 pub(super) fn render(draft: &mut Draft<'_, '_>) -> Anonymous {
@@ -63,7 +65,7 @@ pub(super) fn place(draft: &mut Draft<'_, '_>, path: &str, document: &Value, hin
 /// CIS 1.2.27 and 1.2.28. There is no `identity` provider: nothing was ever written in clear, so nothing written in
 /// clear is accepted.
 fn encryption(draft: &mut Draft<'_, '_>) {
-    const PATH: &str = "/etc/kubernetes/enc/encryption.yaml";
+    const PATH: &str = crate::render::ENCRYPTION;
     if let Some(custom) = &draft.shop.cluster.services.api.custom_encryption {
         let custom = custom.clone();
         let weak = match read_back::encryption(&custom) {
@@ -84,8 +86,24 @@ fn encryption(draft: &mut Draft<'_, '_>) {
         draft.secret(Component::ApiServer, PATH, Access::root(0o600), custom);
         return;
     }
+    if draft.shop.secrets.encryption.is_empty() {
+        draft.wrong(RenderError::MissingSecret("encryption key".to_owned()));
+    }
+    match encryption_text(&draft.shop.templates, &draft.shop.secrets.encryption) {
+        Ok(content) => {
+            if let Err(error) = read_back::encryption(&content) {
+                draft.wrong(error);
+            }
+            draft.secret(Component::ApiServer, PATH, Access::root(0o600), content);
+        }
+        Err(error) => draft.wrong(error),
+    }
+}
+
+/// The `EncryptionConfiguration` with these keys, the first of which writes.
+pub(super) fn encryption_text(templates: &Templates, keys: &[EncryptionKey]) -> Result<Content, RenderError> {
     let mut providers: Vec<Value> = Vec::new();
-    for key in &draft.shop.secrets.encryption {
+    for key in keys {
         use base64::Engine as _;
         let secret = base64::engine::general_purpose::STANDARD.encode(key.key.expose());
         let entry = json!({"name": key.name, "secret": secret});
@@ -99,19 +117,7 @@ fn encryption(draft: &mut Draft<'_, '_>) {
             _ => providers.push(json!({"provider": key.provider, "keys": [entry]})),
         }
     }
-    if providers.is_empty() {
-        draft.wrong(RenderError::MissingSecret("encryption key".to_owned()));
-    }
-    match draft.shop.templates.render("encryption.yaml", &json!({"providers": providers})) {
-        Ok(text) => {
-            let content = Content::new(text);
-            if let Err(error) = read_back::encryption(&content) {
-                draft.wrong(error);
-            }
-            draft.secret(Component::ApiServer, PATH, Access::root(0o600), content);
-        }
-        Err(error) => draft.wrong(error),
-    }
+    templates.render("encryption.yaml", &json!({"providers": providers})).map(Content::new)
 }
 
 /// Pod Security and event limits, then what the file adds.

@@ -55,6 +55,7 @@ use crate::config::Node;
 use crate::model::Access;
 use crate::model::Blobs;
 use crate::model::Component;
+use crate::model::Content;
 use crate::model::Desired;
 use crate::model::DesiredHost;
 use crate::model::HostName;
@@ -65,11 +66,23 @@ use crate::render::judge::Judge;
 use crate::render::objects::AddonText;
 use crate::render::template::Templates;
 use crate::secrets::AuthorityName;
+use crate::secrets::EncryptionKey;
 use crate::secrets::LeafName;
 use crate::secrets::Secrets;
 
 /// Section 3.1 of the hardening notes: what is recorded, and what never is.
 pub(crate) const AUDIT_POLICY: &str = include_str!("../../templates/audit-policy.yaml");
+
+/// Where every API server finds its keys for encryption at rest.
+pub const ENCRYPTION: &str = "/etc/kubernetes/enc/encryption.yaml";
+
+/// The content of [`ENCRYPTION`] with these keys, the first of which writes.
+///
+/// # Errors
+/// Where the template is wrong, which a test excludes.
+pub fn encryption_file(keys: &[EncryptionKey]) -> Result<Content, RenderError> {
+    api_files::encryption_text(&Templates::load()?, keys)
+}
 
 /// A complete target.
 #[derive(Debug, Clone, PartialEq)]

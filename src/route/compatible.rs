@@ -11,11 +11,9 @@ use crate::model::Desired;
 use crate::model::Digest;
 use crate::model::HostName;
 use crate::model::KubeVersion;
+use crate::render::ENCRYPTION;
 use crate::secrets::AuthorityName;
 use crate::secrets::Secrets;
-
-/// Where every API server finds its encryption keys.
-const ENCRYPTION: &str = "/etc/kubernetes/enc/encryption.yaml";
 
 /// What of a target decides whether another one may run beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 //! target for the ordinary planner. Never does I/O, never reads a clock, runs nothing.
 
 mod compatible;
+mod encryption;
 pub mod restore;
 mod retarget;
 mod rotate;
@@ -14,6 +15,12 @@ mod walk;
 pub use compatible::Clash;
 pub use compatible::Point;
 pub use compatible::compatible;
+pub use encryption::KeyLeg;
+pub use encryption::KeyRule;
+pub use encryption::key_legs;
+pub use encryption::key_rules;
+pub use encryption::key_rules_fit;
+pub use encryption::keys_after;
 pub use retarget::Retargeted;
 pub use retarget::retarget;
 pub use rotate::Renewal;

@@ -2,6 +2,7 @@
 //! nothing else changes. No template is read: what a newer bastide would render differently stays as it was.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -28,14 +29,16 @@ pub struct Retargeted {
     pub blobs: Blobs,
 }
 
-/// `desired`, which was rendered from `was`, as if it had been rendered from `now`. Both must hold the same leaves and the
-/// same number of encryption keys; where they do not, what was rendered from the surplus stays as it is.
+/// `desired`, which was rendered from `was`, as if it had been rendered from `now`. Both must hold the same leaves; where
+/// they do not, what was rendered from the surplus stays as it is.
 pub fn retarget(desired: &Desired, blobs: &Blobs, was: &Secrets, now: &Secrets) -> Retargeted {
     let words = Words::between(was, now);
     let mut out = Retargeted { desired: desired.clone(), blobs: Blobs::default() };
     let mut moved = BTreeMap::new();
+    let keys = encryption_files(desired, blobs, was, now);
     for (digest, content) in &blobs.0 {
-        let (new, size) = match words.replaced(content) {
+        let other = keys.as_ref().filter(|(files, _)| files.contains(digest)).map(|(_, content)| content.clone());
+        let (new, size) = match other.or_else(|| words.replaced(content)) {
             Some(new) => {
                 let size = new.len() as u64;
                 (out.blobs.insert(new), size)
@@ -69,6 +72,25 @@ pub fn retarget(desired: &Desired, blobs: &Blobs, was: &Secrets, now: &Secrets) 
         }
     }
     out
+}
+
+/// The files with the keys of `was` for encryption at rest, and what they say with those of `now`: lists of keys may differ in
+/// their length, so that this file is made anew as a whole. A configuration of the user's own holds none of these keys and
+/// stays.
+fn encryption_files(
+    desired: &Desired,
+    blobs: &Blobs,
+    was: &Secrets,
+    now: &Secrets,
+) -> Option<(BTreeSet<Digest>, Content)> {
+    let first = was.encryption.first().filter(|_| was.encryption != now.encryption)?;
+    let key = STANDARD.encode(first.key.expose());
+    let files = desired.hosts.values().flat_map(|host| &host.files);
+    let ours = files.filter(|(path, file)| {
+        let text = blobs.get(&file.digest).and_then(Content::expose_text);
+        path.as_str() == render::ENCRYPTION && text.is_some_and(|text| text.contains(&key))
+    });
+    Some((ours.map(|(_, file)| file.digest).collect(), render::encryption_file(&now.encryption).ok()?))
 }
 
 /// Brings the inputs of units and static pods, and the manifests that carry them, to the files' new contents.
@@ -156,12 +178,6 @@ impl Words {
         };
         words.text(public(was).as_bytes(), public(now).as_bytes());
         words.text(was.service_account.signing.expose(), now.service_account.signing.expose());
-        if was.encryption.len() == now.encryption.len() {
-            for (old, new) in was.encryption.iter().zip(&now.encryption) {
-                words.word(STANDARD.encode(old.key.expose()).as_bytes(), STANDARD.encode(new.key.expose()).as_bytes());
-                words.word(old.name.as_bytes(), new.name.as_bytes());
-            }
-        }
         for (id, old) in &was.leaves {
             if let Some(new) = now.leaves.get(id) {
                 words.text(old.certificate.as_bytes(), new.certificate.as_bytes());

@@ -18,15 +18,19 @@ use crate::plan::testing::after;
 use crate::render;
 use crate::render::Rendered;
 use crate::render::tests::support;
+use crate::route::Clash;
 use crate::route::Point;
 use crate::route::Renewal;
 use crate::route::Retargeted;
 use crate::route::Service;
 use crate::route::compatible;
+use crate::route::key_legs;
+use crate::route::keys_after;
 use crate::route::renewed_leaves;
 use crate::route::replace_kubelet_pairs;
 use crate::route::retarget;
 use crate::secrets;
+use crate::secrets::EncryptionProvider;
 use crate::secrets::LeafName;
 use crate::secrets::Prefer;
 use crate::secrets::Secrets;
@@ -104,6 +108,60 @@ fn a_renewal_leaves_both_targets_compatible_and_another_public_key_infrastructur
     };
     assert_eq!(compatible(&point(&was), &point(&renewed(&was))), []);
     assert_eq!(compatible(&point(&was), &point(&others(support::ONE_HOST, &was))).len(), 5);
+}
+
+/// The secrets along a rotation of the encryption key, the cluster's own first.
+fn key_rotation(was: &Secrets) -> Vec<Secrets> {
+    let entropy = &mut SeededEntropy::new(11);
+    let fresh = secrets::next_encryption_key(EncryptionProvider::Aescbc, support::NOW, entropy).unwrap();
+    let mut passed = vec![was.clone()];
+    for leg in key_legs(&was.encryption) {
+        let last = passed.last().unwrap();
+        let encryption = keys_after(&last.encryption, *leg, Some(fresh.clone()));
+        passed.push(Secrets { encryption, ..last.clone() });
+    }
+    passed
+}
+
+#[test]
+fn each_leg_of_a_key_rotation_runs_beside_its_neighbours_and_no_leg_is_left_out() {
+    let was = support::secrets(&support::cluster(support::THREE_HOSTS));
+    let passed = key_rotation(&was);
+    let before = rendered(support::THREE_HOSTS, &was);
+    let points: Vec<_> = passed
+        .iter()
+        .map(|secrets| {
+            let leg = retarget(&before.desired, &before.blobs, &was, secrets);
+            assert_eq!(leg.desired, rendered(support::THREE_HOSTS, secrets).desired);
+            // Nothing restarts, and nothing but this one file differs.
+            for (name, host) in &leg.desired.hosts {
+                let old = &before.desired.hosts[name];
+                assert_eq!((&host.pods, &host.units), (&old.pods, &old.units));
+                let differ = host.files.iter().filter(|(path, file)| old.files[*path] != **file);
+                assert!(differ.into_iter().all(|(path, _)| path.as_str() == render::ENCRYPTION));
+            }
+            Point::new(&leg.desired, &leg.blobs, secrets)
+        })
+        .collect();
+    for pair in points.windows(2) {
+        assert_eq!(compatible(&pair[0], &pair[1]), []);
+    }
+    assert_eq!(points.len(), 4);
+    for (one, other) in [(0, 2), (1, 3), (0, 3)] {
+        assert_eq!(compatible(&points[one], &points[other]), [Clash::Encryption], "{one} {other}");
+    }
+}
+
+#[test]
+fn a_configuration_of_the_users_own_keeps_its_keys() {
+    let own = format!(
+        "{}services: {{kube-api: {{secrets_encryption_config: {{enabled: true, custom_config: {{apiVersion: apiserver.config.k8s.io/v1, kind: EncryptionConfiguration, resources: [{{resources: [secrets], providers: [{{secretbox: {{keys: [{{name: mine, secret: QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=}}]}}}}]}}]}}}}}}}}\n",
+        support::ONE_HOST
+    );
+    let was = support::secrets(&support::cluster(&own));
+    let before = rendered(&own, &was);
+    let other = key_rotation(&was).remove(3);
+    assert_eq!(retarget(&before.desired, &before.blobs, &was, &other).desired, before.desired);
 }
 
 #[test]

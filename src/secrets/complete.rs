@@ -6,10 +6,8 @@ use std::fmt;
 use crate::config::Cluster;
 use crate::config::KeyAlgorithm;
 use crate::model::ClusterId;
-use crate::model::Content;
 use crate::secrets::AuthorityName;
 use crate::secrets::AuthoritySet;
-use crate::secrets::EncryptionKey;
 use crate::secrets::Entropy;
 use crate::secrets::EtcdBirth;
 use crate::secrets::Leaf;
@@ -17,6 +15,7 @@ use crate::secrets::LeafId;
 use crate::secrets::Secrets;
 use crate::secrets::SecretsError;
 use crate::secrets::ServiceAccountKeys;
+use crate::secrets::encryption;
 use crate::secrets::entropy::random_hex;
 use crate::secrets::inspect;
 use crate::secrets::inspect::Seen;
@@ -187,7 +186,7 @@ fn birth(cluster: &Cluster, now: i64, entropy: &mut dyn Entropy) -> Result<Secre
         cluster: id,
         authorities,
         service_account: service_account(algorithm, entropy)?,
-        encryption: vec![encryption_key(entropy)?],
+        encryption: vec![encryption::first(entropy)?],
         leaves: BTreeMap::new(),
         etcd: EtcdBirth {
             token: format!("bastide-{}", random_hex(entropy, 16)?),
@@ -205,16 +204,4 @@ fn birth(cluster: &Cluster, now: i64, entropy: &mut dyn Entropy) -> Result<Secre
 fn service_account(algorithm: KeyAlgorithm, entropy: &mut dyn Entropy) -> Result<ServiceAccountKeys, SecretsError> {
     let signing = key::generate(algorithm, entropy)?;
     Ok(ServiceAccountKeys { signing: key::pem(&signing), verifying: vec![signing.public_key_pem()] })
-}
-
-/// A key for the `secretbox` provider: `XSalsa20` and Poly1305, 32 bytes (Kubernetes page "Encrypting Confidential Data
-/// at Rest").
-fn encryption_key(entropy: &mut dyn Entropy) -> Result<EncryptionKey, SecretsError> {
-    let mut bytes = zeroize::Zeroizing::new([0; 32]);
-    entropy.fill(bytes.as_mut_slice())?;
-    Ok(EncryptionKey {
-        name: format!("key-{}", random_hex(entropy, 4)?),
-        provider: "secretbox".to_owned(),
-        key: Content::new(bytes.to_vec()),
-    })
 }

@@ -6,6 +6,7 @@
 mod bundle;
 mod carry;
 mod complete;
+mod encryption;
 mod entropy;
 mod error;
 mod form;
@@ -26,6 +27,10 @@ pub use carry::renew;
 pub use complete::Issued;
 pub use complete::Why;
 pub use complete::complete;
+pub use encryption::EncryptionProvider;
+pub use encryption::KeyLabel;
+pub use encryption::newest_encryption_key;
+pub use encryption::next_encryption_key;
 pub use entropy::Entropy;
 pub use entropy::SeededEntropy;
 pub use entropy::SystemEntropy;

@@ -6,6 +6,7 @@
 
 mod bundle;
 mod checks;
+mod encryption;
 mod faults;
 mod hosts;
 mod kills;

@@ -33,6 +33,8 @@ pub(crate) enum Part {
     KillsApart,
     /// The same as kills, on the older minor
     KillsOlder,
+    /// A key for encryption at rest exchanged by runs that die, and taken back
+    Keys,
     /// The strict profile on three hosts, and the change from one profile to the other and back
     Strict,
     /// Three hosts on the older minor
@@ -72,6 +74,7 @@ impl Part {
             Self::Kills => of_soak("soak::kills_of_three_hosts"),
             Self::KillsApart => of_soak("soak::kills_with_roles_apart"),
             Self::KillsOlder => of_soak("soak::kills_of_three_hosts_on_the_older_minor"),
+            Self::Keys => of_soak("encryption::an_encryption_key_is_exchanged_by_runs_that_die_and_comes_back"),
             Self::Strict => of_soak("soak::strict_profile"),
             Self::Older => of_soak("soak::three_hosts_on_the_older_minor"),
             Self::Restore => {
@@ -160,7 +163,7 @@ fn run(part: Part, minutes: Option<u64>, seed: u64) -> Result<Outcome> {
             Line::Case(case) => outcome.cases.push(case),
         }
     }
-    if matches!(part, Part::Hosts | Part::Restore | Part::Machine) {
+    if matches!(part, Part::Hosts | Part::Keys | Part::Restore | Part::Machine) {
         (outcome.exist, outcome.cases) = (tests.len(), tests);
     }
     if !ended.success() && outcome.cases.iter().all(|case| case.why.is_none()) {

@@ -1,0 +1,18 @@
+//! Encryption at rest: what API servers work with, what lies in etcd, and how one key takes another one's place.
+
+mod census;
+mod change;
+mod loaded;
+mod rotate;
+mod status;
+
+pub(super) use change::make_way;
+pub(super) use change::readable;
+pub(super) use change::settled;
+pub(super) use loaded::await_target;
+pub use rotate::RotateKeyOptions;
+pub use rotate::rotate_key;
+pub use status::EncryptionStatus;
+pub use status::ServerKeys;
+pub use status::StoredObjects;
+pub use status::encryption_status;
