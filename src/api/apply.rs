@@ -133,7 +133,8 @@ impl Api {
             Err(error) if error.is_absent() => return Ok(()),
             other => other?,
         };
-        if live["metadata"]["labels"][sets::PART_OF].is_null() {
+        // Kubelets make nodes, and nobody labels them: a node goes because its host is none of this cluster's.
+        if id.kind != "Node" && live["metadata"]["labels"][sets::PART_OF].is_null() {
             return Err(ApiError::NotOurs { id: id.clone() });
         }
         let options = json!({

@@ -34,7 +34,10 @@ fn counted(then: u64, age: i64, alive: Option<u64>) -> String {
         Some(lost) if lost < BUMP => {
             format!("the snapshot is {age} old and etcd is at revision {alive}: {lost} revisions are lost")
         }
-        Some(_) => format!("the snapshot is {age} old, from before etcd was restored; etcd is at revision {alive} now"),
+        Some(_) => format!(
+            "the snapshot is {age} old, from before etcd was restored, and etcd is at revision {alive} now: whoever watches \
+             the API has seen revisions that come once more, and may miss changes; restart every host afterwards"
+        ),
         None => format!("the snapshot is {age} old and ahead of etcd, which is at revision {alive}"),
     }
 }
