@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value as Json;
+
 use crate::config::api::api_service;
 use crate::config::cluster::ComponentSettings;
 use crate::config::cluster::EtcdService;
@@ -104,7 +106,7 @@ fn unbound(section: Option<&Section>) -> ComponentSettings {
 
 fn arguments(field: &Field) -> BTreeMap<String, String> {
     let members = field.members().into_iter().filter(|(name, member)| is_flag(name, member));
-    members.filter_map(|(name, member)| Some((name, one_line(&member, member.text_or_empty()?)?))).collect()
+    members.filter_map(|(name, member)| Some((name, one_line(&member, flag_text(&member)?)?))).collect()
 }
 
 fn argument_lists(field: &Field) -> BTreeMap<String, Vec<String>> {
@@ -112,9 +114,17 @@ fn argument_lists(field: &Field) -> BTreeMap<String, Vec<String>> {
     members
         .map(|(name, member)| {
             let items = member.items();
-            (name, items.iter().filter_map(|item| one_line(item, item.text_or_empty()?)).collect())
+            (name, items.iter().filter_map(|item| one_line(item, flag_text(item)?)).collect())
         })
         .collect()
+}
+
+/// What the program is given. Go's flags know `true` and `false` alone, and RKE's reader makes these of YAML 1.1's `yes`.
+fn flag_text(field: &Field) -> Option<String> {
+    match field.node.json() {
+        Json::Bool(value) => Some(value.to_string()),
+        _ => field.text_or_empty(),
+    }
 }
 
 /// A flag is written without its dashes, as in RKE.

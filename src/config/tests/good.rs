@@ -68,7 +68,7 @@ nodes:
   ssh_agent_auth: yes
 services:
   kubelet:
-    extra_args: {max-pods: 250, v: 4, register-node: yes}
+    extra_args: {max-pods: 250, v: 4, register-node: yes, node-ip: 'on', seccomp-default: Off}
     extra_env:
     fail_swap_on: on
 "
@@ -82,7 +82,7 @@ services:
     assert_eq!(node.taints[0].value, "true");
     let args: Vec<_> =
         cluster.services.kubelet.common.extra_args.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    assert_eq!(args, ["max-pods=250", "register-node=yes", "v=4"]);
+    assert_eq!(args, ["max-pods=250", "node-ip=on", "register-node=true", "seccomp-default=false", "v=4"]);
     assert!(cluster.services.kubelet.fail_swap_on);
 }
 
