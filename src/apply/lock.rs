@@ -14,6 +14,7 @@ use crate::model::Desired;
 use crate::model::HostName;
 use crate::model::LockHolder;
 use crate::model::Plan;
+use crate::model::utc;
 
 /// Why a run may not begin.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +22,7 @@ use crate::model::Plan;
 pub enum LockError {
     /// Somebody else is at work.
     #[error(
-        "{} is at work on this cluster: `{}` since {} (seen on {host})", holder.who, holder.command, holder.since
+        "{} is at work on this cluster: `{}` since {} (seen on {host})", holder.who, holder.command, utc(holder.since)
     )]
     Busy {
         /// Where it was seen.

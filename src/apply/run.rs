@@ -190,6 +190,9 @@ impl<'a, 'r, H: Host, C: Cluster, J: Journal> Driver<'a, 'r, H, C, J> {
         if !self.stopped() {
             self.gates(stage).await;
         }
+        if !self.report.errors.is_empty() {
+            self.with.progress.broke();
+        }
     }
 
     async fn steps(&mut self, number: usize, stage: &Stage) {

@@ -101,6 +101,9 @@ pub(super) async fn run<'a, H: Host, C: Cluster, J: Journal>(
             }
         }
     }
+    if matches!(ended.end, End::Done) {
+        with.progress.done(&step.host);
+    }
     ended
 }
 
@@ -110,11 +113,9 @@ pub(super) async fn wait<H: Host, C: Cluster, J: Journal>(
     gate: &Gate,
     broken: &CancellationToken,
 ) -> Wait {
-    match gate.host() {
-        Some(host) => with.progress.doing(host, &format!("waits for {}", gate::words(gate))),
-        None => with.progress.cluster(&format!("waits for {}", gate::words(gate))),
-    }
-    tokio::select! {
+    let words = gate::words(gate);
+    with.progress.waiting(gate.host(), &words);
+    let end = tokio::select! {
         // An open gate counts even where the run broke in the same moment.
         biased;
         passed = gate::pass(gate, with.cluster, with.fleet, with.deadline(gate)) => match passed {
@@ -123,5 +124,9 @@ pub(super) async fn wait<H: Host, C: Cluster, J: Journal>(
             Err((error, false)) => Wait::Shut(error),
         },
         () = broken.cancelled() => Wait::Abandoned,
+    };
+    if matches!(end, Wait::Open(_)) {
+        with.progress.waited(gate.host(), &words);
     }
+    end
 }

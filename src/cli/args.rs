@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     /// The cluster's file
     #[arg(short, long, global = true, default_value = "cluster.yml", env = "BASTIDE_CONFIG", value_name = "FILE")]
     pub config: PathBuf,
-    /// Say more: -v what is done, -vv how
+    /// Say more: every file, unit, image and object that is worked on
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// How messages on stderr look when stderr is not a terminal

@@ -4,18 +4,16 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::io::Write;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::sync::PoisonError;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
 use dialoguer::Confirm;
 use dialoguer::Input;
 use dialoguer::Password;
-use indicatif::MultiProgress;
-use indicatif::ProgressBar;
-use indicatif::ProgressStyle;
 
 use crate::cli::args::LogFormat;
+use crate::cli::tree::Tree;
 use crate::host::Progress;
 use crate::model::Content;
 use crate::model::HostName;
@@ -36,8 +34,9 @@ enum Manner {
 pub(super) struct Console {
     manner: Manner,
     verbose: u8,
-    tree: MultiProgress,
-    bars: Mutex<BTreeMap<HostName, (ProgressBar, u64)>>,
+    tree: Tree,
+    /// Secrets that were typed, by their question: a run that goes back by itself must not wait for somebody to type again.
+    typed: Mutex<BTreeMap<String, Content>>,
 }
 
 impl Console {
@@ -48,19 +47,23 @@ impl Console {
             LogFormat::Text if std::io::stderr().is_terminal() => Manner::Terminal,
             LogFormat::Text => Manner::Lines,
         };
-        Self { manner, verbose, tree: MultiProgress::new(), bars: Mutex::default() }
+        Self { manner, verbose, tree: Tree::default(), typed: Mutex::default() }
     }
 
     /// Ends the live tree, so that what follows stands below it.
     pub(super) fn settle(&self) {
-        for (_, (bar, _)) in std::mem::take(&mut *self.lock()) {
-            bar.finish_and_clear();
-        }
+        self.folded(self.tree.fold(true));
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<HostName, (ProgressBar, u64)>> {
-        // A panic elsewhere must not take the messages away: what the guard holds is only bars.
-        self.bars.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// Likewise, where what it showed did not come to its end.
+    pub(super) fn break_off(&self) {
+        self.folded(self.tree.fold(false));
+    }
+
+    fn folded(&self, stage: Option<String>) {
+        if let Some(stage) = stage {
+            self.raw(&stage);
+        }
     }
 
     fn line(&self, level: &str, host: Option<&HostName>, text: &str) {
@@ -86,6 +89,7 @@ impl Console {
     }
 
     fn raw(&self, text: &str) {
+        let text = if self.manner == Manner::Terminal { wrapped(text, width()) } else { text.to_owned() };
         // Nobody is left to be told when stderr is gone; the run itself goes on.
         self.tree.suspend(|| {
             let _ = writeln!(std::io::stderr().lock(), "{text}");
@@ -95,16 +99,11 @@ impl Console {
 
 impl Progress for Console {
     fn doing(&self, host: &HostName, what: &str) {
-        match self.manner {
-            Manner::Terminal => {
-                if let Some((bar, _)) = self.lock().get(host) {
-                    bar.set_message(what.to_owned());
-                }
-                if self.verbose > 0 {
-                    self.line("info", Some(host), what);
-                }
-            }
-            Manner::Lines | Manner::Json => self.line("info", Some(host), what),
+        if self.manner == Manner::Terminal {
+            self.tree.doing(host.as_str(), what);
+        }
+        if self.manner != Manner::Terminal || self.verbose > 0 {
+            self.line("info", Some(host), what);
         }
     }
 
@@ -114,35 +113,47 @@ impl Progress for Console {
         }
     }
 
-    fn sent(&self, host: &HostName, bytes: u64) {
-        if self.manner == Manner::Terminal
-            && let Some((bar, total)) = self.lock().get_mut(host)
-        {
-            *total += bytes;
-            bar.set_message(format!("sending, {} MB so far", *total / 1_000_000));
+    fn waiting(&self, host: Option<&HostName>, what: &str) {
+        if self.manner == Manner::Terminal {
+            self.tree.waiting(host.map(HostName::as_str), what);
         }
+        if self.manner != Manner::Terminal || self.verbose > 0 {
+            match host {
+                Some(host) => self.line("info", Some(host), &format!("waits for {what}")),
+                None => self.cluster(&format!("waits for {what}")),
+            }
+        }
+    }
+
+    fn waited(&self, host: Option<&HostName>, what: &str) {
+        self.tree.waited(host.map(HostName::as_str), what);
+    }
+
+    fn done(&self, host: &HostName) {
+        self.tree.done(host.as_str());
+    }
+
+    fn broke(&self) {
+        self.break_off();
+    }
+
+    fn sent(&self, host: &HostName, bytes: u64) {
+        self.tree.sent(host.as_str(), bytes);
     }
 
     fn stage(&self, title: &str, hosts: &[HostName]) {
         self.settle();
-        self.line("info", None, title);
-        if self.manner != Manner::Terminal {
-            return;
-        }
-        let width = hosts.iter().map(|host| host.as_str().len()).max().unwrap_or(0);
-        let mut bars = self.lock();
-        for host in hosts {
-            let bar = self.tree.add(ProgressBar::new_spinner());
-            if let Ok(style) = ProgressStyle::with_template("  {prefix} {spinner} {elapsed:>4} {wide_msg}") {
-                bar.set_style(style);
-            }
-            bar.set_prefix(format!("{:width$}", host.as_str()));
-            bar.enable_steady_tick(Duration::from_millis(120));
-            bars.insert(host.clone(), (bar, 0));
+        if self.manner == Manner::Terminal {
+            self.tree.begin(title, hosts);
+        } else {
+            self.line("info", None, title);
         }
     }
 
     fn cluster(&self, what: &str) {
+        if self.manner == Manner::Terminal {
+            self.tree.cluster(what);
+        }
         if self.verbose > 0 {
             self.line("info", None, what);
         }
@@ -150,6 +161,16 @@ impl Progress for Console {
 }
 
 impl Talk for Console {
+    fn busy(&self, what: &str) {
+        if self.manner == Manner::Terminal {
+            self.tree.busy(what);
+        }
+    }
+
+    fn idle(&self) {
+        self.tree.idle();
+    }
+
     fn say(&self, text: &str) {
         self.line("info", None, text);
     }
@@ -159,6 +180,7 @@ impl Talk for Console {
     }
 
     fn show(&self, text: &str) {
+        self.tree.idle();
         if self.manner == Manner::Json {
             self.line("info", None, text);
         } else {
@@ -170,6 +192,7 @@ impl Talk for Console {
         if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
             return None;
         }
+        self.tree.idle();
         self.tree.suspend(|| Confirm::new().with_prompt(question).default(false).interact_opt().ok().flatten())
     }
 
@@ -177,21 +200,54 @@ impl Talk for Console {
         if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
             return None;
         }
+        self.tree.idle();
         self.tree.suspend(|| Input::new().with_prompt(question).allow_empty(true).interact_text().ok())
     }
 
+    fn forget(&self, question: &str) {
+        self.typed.lock().unwrap_or_else(PoisonError::into_inner).remove(question);
+    }
+
     fn ask_secret(&self, question: &str, twice: bool) -> Option<Content> {
+        let mut typed = self.typed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(answer) = typed.get(question) {
+            return Some(answer.clone());
+        }
         if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
             return None;
         }
-        self.tree.suspend(|| {
+        self.tree.idle();
+        let answer = self.tree.suspend(|| {
             let mut prompt = Password::new().with_prompt(question);
             if twice {
                 prompt = prompt.with_confirmation("Again", "They differ");
             }
             prompt.interact().ok().map(Content::new)
-        })
+        })?;
+        typed.insert(question.to_owned(), answer.clone());
+        Some(answer)
     }
+}
+
+/// Columns of the terminal.
+fn width() -> usize {
+    let size = rustix::termios::tcgetwinsize(std::io::stderr()).ok();
+    size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(80)
+}
+
+/// Long lines are broken between words, never inside a path or a command, and go on where they began.
+fn wrapped(text: &str, width: usize) -> String {
+    let lines = text.lines().map(|line| {
+        let indent = &line[..line.len() - line.trim_start().len()];
+        let options = textwrap::Options::new(width)
+            .subsequent_indent(indent)
+            .break_words(false)
+            .word_separator(textwrap::WordSeparator::AsciiSpace)
+            .word_splitter(textwrap::WordSplitter::NoHyphenation);
+        // Only what is too long: the spaces of a table are its columns.
+        if textwrap::core::display_width(line) > width { textwrap::fill(line, options) } else { line.to_owned() }
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Writes data to stdout. A reader that went away is a normal end.
@@ -200,5 +256,18 @@ pub(super) fn print(text: &str) -> std::io::Result<()> {
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wrapped;
+
+    #[test]
+    fn long_lines_go_on_below_their_beginning_and_paths_stay_whole() {
+        let text =
+            "short  line\n  an indented line that is too long\nerror: /a/path/that/is/longer/than/the/line is missing";
+        let expected = "short  line\n  an indented line that\n  is too long\nerror:\n/a/path/that/is/longer/than/the/line\nis missing";
+        assert_eq!(wrapped(text, 24), expected);
     }
 }

@@ -39,7 +39,12 @@ pub(super) const INTERRUPTED: u8 = 130;
 
 /// Prints `error` with its hints and gives the exit code.
 pub(super) fn report(error: &OpsError, console: &Console) -> u8 {
-    console.settle();
+    if matches!(error, OpsError::TakenBack { .. }) {
+        // What was under way when it ended was the way back, and that was gone to its end.
+        console.settle();
+    } else {
+        console.break_off();
+    }
     show(error, console);
     for hint in hints(error) {
         console.show(&format!("hint: {hint}"));
@@ -111,6 +116,14 @@ fn hints(error: &OpsError) -> Vec<String> {
             hints.dedup();
             hints
         }
+        OpsError::NoClusterFile { .. } => vec![
+            "name it with `--config FILE` or BASTIDE_CONFIG, or go to its folder".to_owned(),
+            "to begin with a new one, copy examples/one-host.yml or examples/three-hosts.yml of bastide's sources"
+                .to_owned(),
+        ],
+        OpsError::Store(StoreError::PassphraseMissing { .. }) => hint(
+            "run it on a terminal, where it is asked for; where nobody is to be asked, protect the identity by a second recipient instead (`bastide.state.recipients`, docs/state.md)",
+        ),
         OpsError::NoArtifacts => hint("write `bastide: {artifacts: {bundle: FOLDER}}`; docs/cluster-yml.md says more"),
         OpsError::OtherRelease { found, .. } => {
             vec![format!("write `kubernetes_version: {found}`, or name a bundle of the version you want")]

@@ -10,6 +10,7 @@ mod past;
 mod restore;
 mod run;
 mod show;
+mod tree;
 
 use std::process::ExitCode;
 
@@ -35,4 +36,58 @@ pub fn main() -> ExitCode {
 /// The command line's definition, for completions and man pages.
 fn command() -> clap::Command {
     Arguments::command()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::command;
+    use super::error;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_its_man_page() {
+        fn pages(command: &clap::Command, name: &str, found: &mut Vec<String>) {
+            found.push(format!("{name}.1"));
+            for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+                pages(verb, &format!("{name}-{}", verb.get_name()), found);
+            }
+        }
+        let folder = tempfile::tempdir().unwrap();
+        clap_mangen::generate_to(command(), folder.path()).unwrap();
+        let mut wanted = Vec::new();
+        pages(&command(), "bastide", &mut wanted);
+        assert!(wanted.len() > 20, "{wanted:?}");
+        for page in wanted {
+            let text = std::fs::read_to_string(folder.path().join(&page)).unwrap_or_default();
+            assert!(text.contains(".SH SYNOPSIS") && text.contains(".SH DESCRIPTION"), "{page}");
+        }
+    }
+
+    #[test]
+    fn help_names_every_exit_code() {
+        let help = command().render_long_help().to_string();
+        let codes = [
+            0,
+            error::FAILED,
+            error::CHANGES,
+            error::EXCEPT,
+            error::DEGRADED,
+            error::UNREACHABLE,
+            error::BUSY,
+            error::TAKEN_BACK,
+            error::CERTIFICATE_WARNING,
+            error::CERTIFICATE_CRITICAL,
+            error::USAGE,
+            error::INTERRUPTED,
+        ];
+        let (_, listed) = help.split_once("Exit codes:").unwrap();
+        for code in codes {
+            assert!(listed.lines().any(|line| line.split_whitespace().next() == Some(&code.to_string())), "{code}");
+        }
+    }
 }

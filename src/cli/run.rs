@@ -41,11 +41,13 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
     let cancel = CancellationToken::new();
     runtime.spawn(interrupts(cancel.clone(), Arc::clone(&console)));
     let ended = runtime.block_on(dispatch(arguments, &console, &cancel));
-    console.settle();
     // Connections to hosts that no longer answer are not waited for.
     runtime.shutdown_background();
     match ended {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => {
+            console.settle();
+            ExitCode::from(code)
+        }
         Err(error) => ExitCode::from(error::report(&error, &console)),
     }
 }
@@ -57,7 +59,7 @@ async fn interrupts(cancel: CancellationToken, console: Arc<Console>) {
             return;
         }
         if count > 1 {
-            console.settle();
+            console.break_off();
             console.warn("stopped in the middle; the same command goes on from here");
             #[allow(clippy::exit, reason = "the second Ctrl-C asks for an end without waiting for anything")]
             std::process::exit(i32::from(error::INTERRUPTED));

@@ -132,6 +132,19 @@ pub trait Progress: Send + Sync {
     fn detail(&self, host: &HostName, what: &str) {
         self.doing(host, what);
     }
+    /// `host`, or the cluster as a whole, now waits for `what`, beside what it waits for already.
+    fn waiting(&self, host: Option<&HostName>, what: &str) {
+        match host {
+            Some(host) => self.doing(host, &format!("waits for {what}")),
+            None => self.cluster(&format!("waits for {what}")),
+        }
+    }
+    /// It waits for that no longer.
+    fn waited(&self, _host: Option<&HostName>, _what: &str) {}
+    /// `host` has done its part of the stage.
+    fn done(&self, _host: &HostName) {}
+    /// The stage will not come to its end.
+    fn broke(&self) {}
     /// `host` has sent `bytes` more.
     fn sent(&self, host: &HostName, bytes: u64);
     /// The run now works on these hosts under this title.

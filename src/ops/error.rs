@@ -32,6 +32,12 @@ pub enum OpsError {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// There is none.
+    #[error("there is no cluster file {}", path.display())]
+    NoClusterFile {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
     /// cluster.yml.
     #[error(transparent)]
     Config(#[from] ConfigErrors),

@@ -31,6 +31,9 @@ use crate::store::StoreError;
 /// Folder that programs are installed under.
 const PROGRAMS: &str = "/opt/bastide/";
 
+/// A question that fits one line of a terminal; where the identity lies is said when the answer is wrong.
+pub(super) const IDENTITY_PASSPHRASE: &str = "Passphrase of the identity that opens the state";
+
 /// What is kept of a cluster; everything but `folder` is absent before its first `up`.
 pub(super) struct Kept {
     /// Where the state is, or will be.
@@ -67,8 +70,7 @@ impl Kept {
             Err(StoreError::NoState { .. }) => return Ok(kept),
             Err(error) => return Err(error.into()),
         };
-        let mut ask =
-            |path: &std::path::Path| talk.ask_secret(&format!("Passphrase of the identity {}", path.display()), false);
+        let mut ask = |_: &std::path::Path| talk.ask_secret(IDENTITY_PASSPHRASE, false);
         let identity = Identity::load(&store::identities_folder()?, &peek.cluster, &mut ask)?;
         let recipients = Recipients::parse(&cluster.options.recipients)?;
         kept.store = Some(Store::open(&kept.folder, identity, recipients)?);

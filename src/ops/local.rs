@@ -53,7 +53,10 @@ impl Local {
     /// Reads the file, or says everything that is wrong with it.
     pub(super) fn read(invocation: &Invocation) -> Result<Self, OpsError> {
         let path = &invocation.config;
-        let text = config::read_text(path).map_err(|source| OpsError::local(path, source))?;
+        let text = config::read_text(path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => OpsError::NoClusterFile { path: path.clone() },
+            _ => OpsError::local(path, source),
+        })?;
         let options = ParseOptions {
             file_name: path.display().to_string(),
             kubernetes_version: invocation.kubernetes_version.clone(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::future::join_all;
 
 use crate::apply::ApplyError;
+use crate::apply::Fleet;
 use crate::apply::Outcome;
 use crate::apply::Report;
 use crate::host::Host as _;
@@ -17,7 +18,6 @@ use crate::model::LockHolder;
 use crate::model::Scope;
 use crate::ops::OpsError;
 use crate::ops::connect::RealHost;
-use crate::ops::prepare::Prepared;
 
 /// A host that does not say within this time who holds its lock says nothing.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// `error`, or what is behind it: that of the `members` too few are still locked by this run.
 pub(super) async fn explained(
     error: OpsError,
-    prepared: &Prepared,
+    fleet: &Fleet<RealHost>,
     members: &BTreeSet<HostName>,
     run: &str,
 ) -> OpsError {
@@ -33,7 +33,7 @@ pub(super) async fn explained(
         return error;
     }
     let looks = members.iter().filter_map(|name| {
-        let host = prepared.fleet.get(name)?;
+        let host = fleet.get(name)?;
         Some(async move { (name.clone(), holder(host).await) })
     });
     let (mut lost, mut held) = (BTreeMap::new(), 0);

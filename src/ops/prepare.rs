@@ -175,7 +175,10 @@ pub(super) async fn fleet(
     invocation: &Invocation,
     talk: &Arc<dyn Talk>,
 ) -> Result<Fleet<RealHost>, OpsError> {
+    let hosts = local.cluster.nodes.len();
+    talk.busy(&format!("connecting to {hosts} {}", if hosts == 1 { "host" } else { "hosts" }));
     let connected = connect::connect(&local.cluster, &resources(invocation, talk)).await?;
+    talk.idle();
     let silent = connected.unreachable.into_iter().map(|(name, error)| (name, error.to_string())).collect();
     Ok(Fleet::new(connected.hosts.into_values(), silent))
 }
@@ -195,8 +198,12 @@ struct Questions(Arc<dyn Talk>);
 
 impl Ask for Questions {
     fn key_passphrase(&self, key: &str, again: bool) -> Option<Content> {
-        let again = if again { " (the last one was wrong)" } else { "" };
-        self.0.ask_secret(&format!("Passphrase of the SSH key {key}{again}"), false)
+        let question = format!("Passphrase of the SSH key {key}");
+        if again {
+            self.0.forget(&question);
+            self.0.warn("that passphrase does not open the key");
+        }
+        self.0.ask_secret(&question, false)
     }
     fn sudo_password(&self, user: &str) -> Option<Content> {
         self.0.ask_secret(&format!("Password of {user} for sudo"), false)

@@ -116,7 +116,7 @@ pub(super) async fn reach(
     let ended = conclude(&mut prepared, &stamp, &holder, &folder_lock, &members, &without, outcome, talk).await;
     let ended = match ended {
         Ok(reached) => Ok(reached),
-        Err(error) => Err(lost::explained(error, &prepared, &members, &holder.run).await),
+        Err(error) => Err(lost::explained(error, &prepared.fleet, &members, &holder.run).await),
     };
     drop(locks);
     let reached = ended?;

@@ -16,6 +16,7 @@ use crate::ops::OpsError;
 use crate::ops::Talk;
 use crate::ops::access;
 use crate::ops::kept::Kept;
+use crate::ops::lost;
 use crate::ops::prepare;
 use crate::ops::reach::holder;
 use crate::store;
@@ -89,11 +90,13 @@ pub async fn remove(
                 let host = Arc::clone(fleet.get(name)?);
                 let run = &holder.run;
                 talk.doing(name, "removes what bastide put here");
-                Some(async move { host.erase(run, options.purge).await })
+                Some(async move { host.erase(run, options.purge).await.map_err(|error| (name.clone(), error)) })
             });
-            let errors: Vec<_> = join_all(erasing).await.into_iter().filter_map(Result::err).collect();
+            let (failed, errors): (BTreeSet<_>, Vec<_>) =
+                join_all(erasing).await.into_iter().filter_map(Result::err).unzip();
             if !errors.is_empty() {
-                return Err(OpsError::Hosts(errors));
+                // A host that was cleaned has no lock any more: only the others can tell whether this run lost its own.
+                return Err(lost::explained(OpsError::Hosts(errors), &fleet, &failed, &holder.run).await);
             }
         }
         drop(locks);

@@ -54,7 +54,8 @@ pub(super) async fn take_back(
         }
     };
     for error in &report.errors {
-        talk.warn(&error.to_string());
+        // The last words of what is ill are told once, with the error at the end.
+        talk.warn(error.to_string().lines().next().unwrap_or_default());
     }
     let mut tries = LOCK_TRIES;
     loop {

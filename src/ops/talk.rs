@@ -9,12 +9,19 @@ pub trait Talk: Progress {
     fn say(&self, text: &str);
     /// Something to look at before it becomes a fault.
     fn warn(&self, text: &str);
+    /// Something that takes a while before there is anything to show.
+    fn busy(&self, _what: &str) {}
+    /// That has come to its end.
+    fn idle(&self) {}
     /// Prepared text of several lines, such as a plan, shown as it is.
     fn show(&self, text: &str);
     /// A yes or no. Where nobody can be asked, `None`.
     fn confirm(&self, question: &str) -> Option<bool>;
     /// A line typed by a person, such as the cluster's name. Where nobody can be asked, `None`.
     fn ask(&self, question: &str) -> Option<String>;
-    /// A secret typed by a person without an echo; asked twice where `twice` says so. Where nobody can be asked, `None`.
+    /// The answer to this question was wrong: it is asked anew.
+    fn forget(&self, _question: &str) {}
+    /// A secret typed by a person without an echo, twice where `twice` says so; one question is asked once a run. Where
+    /// nobody can be asked, `None`.
     fn ask_secret(&self, question: &str, twice: bool) -> Option<Content>;
 }

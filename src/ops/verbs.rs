@@ -18,6 +18,7 @@ use crate::ops::Talk;
 use crate::ops::access;
 use crate::ops::connect;
 use crate::ops::connect::RealHost;
+use crate::ops::kept::IDENTITY_PASSPHRASE;
 use crate::ops::kept::Kept;
 use crate::ops::prepare;
 use crate::ops::reach::holder;
@@ -76,12 +77,13 @@ pub fn validate(invocation: &Invocation, talk: &dyn Talk) -> Result<String, OpsE
         talk.warn(&format!("{}:{}: {warning}", warning.file(), warning.line));
     }
     let cluster = &local.cluster;
+    let nodes = cluster.nodes.len();
     Ok(format!(
-        "{}: cluster {}, Kubernetes {}, {} nodes ({} control plane, {} etcd)\n",
+        "{}: cluster {}, Kubernetes {}, {nodes} {} ({} control plane, {} etcd)\n",
         local.path.display(),
         cluster.name,
         cluster.kubernetes,
-        cluster.nodes.len(),
+        if nodes == 1 { "node" } else { "nodes" },
         cluster.control_planes().count(),
         cluster.etcd_members().count(),
     ))
@@ -172,8 +174,7 @@ pub async fn recover(
     };
     let identity = match lost {
         None => {
-            let mut ask =
-                |path: &Path| talk.ask_secret(&format!("Passphrase of the identity {}", path.display()), false);
+            let mut ask = |_: &Path| talk.ask_secret(IDENTITY_PASSPHRASE, false);
             Identity::load(&store::identities_folder()?, &head.cluster, &mut ask)?
         }
         Some(lost) => {
