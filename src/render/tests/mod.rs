@@ -3,6 +3,7 @@
 mod audit;
 mod benchmark;
 mod injection;
+mod programs;
 mod snapshots;
 pub(crate) mod support;
 mod weakening;

@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use crate::model::DesiredHost;
 use crate::render;
 use crate::render::Rendered;
 use crate::render::tests::support;
 
-/// Every file with its access, then the content of those that are the same for every seed; keys and certificates are
-/// named only.
-fn shown(rendered: &Rendered, host: &str) -> String {
+/// Folders, files with their access, units, images, labels and taints.
+fn outline(target: &DesiredHost) -> String {
     let mut out = String::new();
-    let target = rendered.host(host);
     for folder in &target.directories {
         let a = folder.access;
         writeln!(out, "d {:04o} {}:{} {}", a.mode, a.uid, a.gid, folder.path).unwrap();
@@ -33,6 +32,13 @@ fn shown(rendered: &Rendered, host: &str) -> String {
     for taint in &target.taints {
         writeln!(out, "taint {}={}:{}", taint.key, taint.value, taint.effect).unwrap();
     }
+    out
+}
+
+/// The outline, then the content of the files that are the same for every seed; keys and certificates are named only.
+fn shown(rendered: &Rendered, host: &str) -> String {
+    let target = rendered.host(host);
+    let mut out = outline(target);
     for (path, file) in &target.files {
         let Some(content) = rendered.blobs.get(&file.digest) else { continue };
         let text = content.expose_text().unwrap();
@@ -81,6 +87,31 @@ fn split_roles_in_the_strict_profile() {
     let rendered = support::rendered(&format!("{}bastide: {{hardening: {{profile: strict}}}}\n", support::SPLIT));
     for host in ["c1", "w1"] {
         insta::assert_snapshot!(format!("strict_{host}"), shown(&rendered, host));
+    }
+}
+
+/// Each host of each example, and what its API server is told.
+#[test]
+fn the_examples() {
+    let examples = [
+        ("one_host", include_str!("../../../examples/one-host.yml")),
+        ("three_hosts", include_str!("../../../examples/three-hosts.yml")),
+        ("split_roles", include_str!("../../../examples/split-roles.yml")),
+        ("bastion", include_str!("../../../examples/bastion.yml")),
+        ("air_gap", include_str!("../../../examples/air-gap.yml")),
+    ];
+    for (example, text) in examples {
+        let rendered = support::rendered_file(text);
+        let mut out = String::new();
+        for (name, host) in &rendered.desired.hosts {
+            write!(out, "== {name}\n{}", outline(host)).unwrap();
+            if host.pods.contains_key("kube-apiserver") {
+                for (flag, value) in rendered.flags(name.as_str(), "kube-apiserver") {
+                    writeln!(out, "--{flag}={value}").unwrap();
+                }
+            }
+        }
+        insta::assert_snapshot!(format!("example_{example}"), out);
     }
 }
 

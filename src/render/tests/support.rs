@@ -44,15 +44,19 @@ pub(crate) const SPLIT: &str = "nodes:
 
 /// The cluster that `text` means, with flannel and 1.37.
 pub(crate) fn cluster(text: &str) -> Cluster {
+    whole_file(&format!("network: {{plugin: flannel}}\ningress: {{provider: none}}\n{text}"))
+}
+
+/// The cluster of a file that says everything itself.
+fn whole_file(text: &str) -> Cluster {
     let version = "v1.37.1".parse().unwrap();
     let options = ParseOptions {
         file_name: "cluster.yml".to_owned(),
         kubernetes_version: Some("v1.37.1".to_owned()),
         supported: vec![version],
-        home: None,
+        home: Some("/home/someone".into()),
     };
-    let text = format!("network: {{plugin: flannel}}\ningress: {{provider: none}}\n{text}");
-    config::parse(&text, &options).unwrap_or_else(|errors| panic!("{errors}")).cluster
+    config::parse(text, &options).unwrap_or_else(|errors| panic!("{errors}")).cluster
 }
 
 pub(crate) fn secrets(cluster: &Cluster) -> Secrets {
@@ -115,6 +119,13 @@ pub(crate) fn render(text: &str) -> Result<Rendered, RenderErrors> {
     let cluster = cluster(text);
     let secrets = secrets(&cluster);
     render::desired(&cluster, &secrets, &release(), &[], &BTreeMap::new())
+}
+
+/// The target of a file that says everything itself.
+pub(crate) fn rendered_file(text: &str) -> Rendered {
+    let cluster = whole_file(text);
+    let rendered = render::desired(&cluster, &secrets(&cluster), &release(), &[], &BTreeMap::new());
+    rendered.unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 pub(crate) fn rendered(text: &str) -> Rendered {

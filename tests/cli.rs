@@ -1,0 +1,83 @@
+//! The program as a shell sees it, where no host is needed: exit codes, what goes to which stream, ways on.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::Command;
+use std::process::Output;
+
+/// The program in `folder`, with nothing of the user's own in sight.
+fn bastide(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bastide"))
+        .args(arguments)
+        .current_dir(folder)
+        .env_remove("BASTIDE_CONFIG")
+        .env("HOME", folder)
+        .env("XDG_CONFIG_HOME", folder.join("config"))
+        .env_remove("SSH_AUTH_SOCK")
+        .output()
+        .unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn without_a_cluster_file_every_command_says_what_is_missing_and_how_to_name_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for command in [&["up"][..], &["plan"], &["validate"], &["status"], &["history"], &["kubeconfig"], &["remove"]] {
+        let ended = bastide(folder.path(), command);
+        assert_eq!(ended.status.code(), Some(1), "{command:?}");
+        assert!(ended.stdout.is_empty(), "{command:?}");
+        let said = stderr(&ended);
+        for word in ["there is no cluster file cluster.yml", "--config FILE", "examples/one-host.yml"] {
+            assert!(said.contains(word), "{command:?} does not say {word:?}: {said}");
+        }
+    }
+    let named = bastide(folder.path(), &["--config", "other.yml", "up"]);
+    assert!(stderr(&named).contains("there is no cluster file other.yml"), "{}", stderr(&named));
+}
+
+#[test]
+fn every_problem_of_a_file_is_told_at_once_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = "nodes:
+  - {address: 192.0.2.11, user: root, role: [controlplane, etcd, worker]}
+network: {plugin: flannel}
+ingress: {provider: none}
+addons_include: [https://example.org/a.yaml]
+private_registries: [{url: x}]
+services: {kube-api: {extra_args: {bogus: 1}}}
+bastide: {pki: {offline_ca: true}, ssh: {config: ~/.ssh/config}}
+";
+    std::fs::write(folder.path().join("cluster.yml"), file).unwrap();
+    for command in ["validate", "up"] {
+        let ended = bastide(folder.path(), &[command, "--kubernetes-version", "v1.37"]);
+        assert_eq!(ended.status.code(), Some(1));
+        let said = stderr(&ended);
+        for words in [
+            "addons_include[0]: bastide does not fetch addons from URLs yet",
+            "private_registries: RKE knows this key, bastide does not support it yet",
+            "kube-apiserver of v1.37 has no flag --bogus",
+            "bastide.pki.offline_ca",
+            "bastide.ssh.config",
+            "cluster.yml:5:",
+            "cluster.yml:8:",
+            "cluster.yml has 5 errors",
+        ] {
+            assert!(said.contains(words), "{command} does not say {words:?}: {said}");
+        }
+        assert!(!folder.path().join("cluster.bastide").exists());
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_neither_a_failure_nor_a_change() {
+    let folder = tempfile::tempdir().unwrap();
+    for wrong in [&["upp"][..], &["up", "--bogus"], &["remove", "--yes"], &[]] {
+        assert_eq!(bastide(folder.path(), wrong).status.code(), Some(64), "{wrong:?}");
+    }
+    let help = bastide(folder.path(), &["--help"]);
+    assert_eq!((help.status.code(), help.stderr.len()), (Some(0), 0));
+    assert!(String::from_utf8(help.stdout).unwrap().contains("Exit codes:"));
+}
