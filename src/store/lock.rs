@@ -13,7 +13,7 @@ use crate::store::StoreError;
 /// The folder's lock; let go when dropped or when the process ends, however it ends.
 #[derive(Debug)]
 pub struct FolderLock {
-    _file: File,
+    file: File,
 }
 
 impl FolderLock {
@@ -39,6 +39,14 @@ impl FolderLock {
         // Only for people; the lock itself is the kernel's.
         let name = serde_json::to_vec(holder).unwrap_or_default();
         file.set_len(0).and_then(|()| file.write_all(&name)).map_err(|error| failed(&error))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for FolderLock {
+    /// A child that another thread is starting holds a copy of the descriptor until it becomes its program, and with it the
+    /// lock, unless it is let go of by name.
+    fn drop(&mut self) {
+        _ = self.file.unlock();
     }
 }
