@@ -117,9 +117,10 @@ fn restore_line(restore: &EtcdRestore, node: &HostName, seconds: u64) -> Result<
     // The page size of the database is a multiple of 512; etcd appends the digest of 32 bytes to what it hands out.
     let checked = u8::from(restore.size % 512 == 32);
     Ok(format!(
-        "restore_etcd {seconds} {} {} {} {} {} {checked} {node} {} {} {}",
+        "restore_etcd {seconds} {} {} {} {} {} {} {checked} {node} {} {} {}",
         word(&restore.token)?,
         word(EtcdRestore::mark(&restore.token))?,
+        restore.leap,
         restore.uid,
         restore.gid,
         word(&restore.peer)?,
@@ -239,6 +240,7 @@ mod tests {
             members: [(node.clone(), peer.clone())].into(),
             database: Digest::of(b"database"),
             size: 4096 + 32,
+            leap: 1_000_000_000,
             image: ImageRef::new("registry.example/etcd:3.7.2").unwrap(),
             uid: 52034,
             gid: 52035,
@@ -251,7 +253,7 @@ mod tests {
         assert_eq!((field("uid"), field("gid"), field("checked")), ("52034", "52035", "1"));
         assert_eq!((field("peer"), field("name")), (peer.as_str(), "h1"));
         assert_eq!(field("members"), format!("h1={peer}"));
-        assert_eq!(field("mark"), "0123456789ab");
+        assert_eq!((field("mark"), field("leap")), ("0123456789ab", "1000000000"));
         assert_eq!(field("image"), "registry.example/etcd:3.7.2");
     }
 }

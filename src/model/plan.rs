@@ -189,6 +189,8 @@ pub struct EtcdRestore {
     pub database: Digest,
     /// Its size in bytes.
     pub size: u64,
+    /// How far above the database's own revisions those of the new cluster begin.
+    pub leap: u64,
     /// etcd's image, which holds the program that does it.
     pub image: ImageRef,
     /// etcd's user.

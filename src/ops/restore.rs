@@ -153,9 +153,9 @@ async fn begin(
     let begins = open.is_none() && !rejoin;
     let goes_on = open.is_some();
     if begins {
-        let mut random = [0; 8];
+        let mut random = [0; 4];
         SystemEntropy.fill(&mut random)?;
-        birth.token = route::token(&source.database.digest, &random);
+        birth.token = route::token(&source.database.digest, prepare::now(), random);
         birth.members = members(&local.cluster);
     }
     let token = birth.token.clone();

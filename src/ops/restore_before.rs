@@ -11,8 +11,8 @@ use crate::ops::snapshot::SaveOptions;
 use crate::ops::snapshot::Site;
 use crate::snapshot::Manifest;
 
-/// A restore puts revisions so far above the snapshot's.
-const BUMP: u64 = 1_000_000_000;
+/// A restore puts revisions at least so far above the snapshot's.
+const LEAP: u64 = 1_000_000_000;
 
 /// The newest revision; none where no member answers that knows of a majority.
 pub(super) async fn alive(site: &Site) -> Option<u64> {
@@ -31,13 +31,10 @@ fn counted(then: u64, age: i64, alive: Option<u64>) -> String {
         return format!("the snapshot is {age} old; etcd does not answer, so that nobody can count what is lost");
     };
     match alive.checked_sub(then) {
-        Some(lost) if lost < BUMP => {
+        Some(lost) if lost < LEAP => {
             format!("the snapshot is {age} old and etcd is at revision {alive}: {lost} revisions are lost")
         }
-        Some(_) => format!(
-            "the snapshot is {age} old, from before etcd was restored, and etcd is at revision {alive} now: whoever watches \
-             the API has seen revisions that come once more, and may miss changes; restart every host afterwards"
-        ),
+        Some(_) => format!("the snapshot is {age} old, from before etcd was restored; etcd is at revision {alive} now"),
         None => format!("the snapshot is {age} old and ahead of etcd, which is at revision {alive}"),
     }
 }

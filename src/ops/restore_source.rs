@@ -113,7 +113,11 @@ impl Source {
         let manifest = snapshot.manifest().clone();
         Ok(Self {
             name: format!("snapshot {}", manifest.name),
-            database: Database { digest: manifest.database.digest, size: manifest.database.size },
+            database: Database {
+                digest: manifest.database.digest,
+                size: manifest.database.size,
+                revision: Some(manifest.etcd_revision),
+            },
             manifest: Some(manifest),
             origin,
             identity: Some(Arc::new(identity.again()?)),
@@ -152,7 +156,7 @@ impl Source {
         }
         Ok(Self {
             name: path.display().to_string(),
-            database: Database { digest: Digest(hash.finalize().into()), size },
+            database: Database { digest: Digest(hash.finalize().into()), size, revision: None },
             manifest: None,
             origin,
             identity: None,

@@ -44,6 +44,8 @@ pub struct Database {
     pub digest: Digest,
     /// In bytes.
     pub size: u64,
+    /// Its newest revision, where it is known.
+    pub revision: Option<u64>,
 }
 
 /// The new etcd cluster.
@@ -128,6 +130,7 @@ pub fn exchange(target: &Desired, birth: &Birth<'_>, database: &Database) -> Pla
                 members: birth.members.clone(),
                 database: database.digest,
                 size: database.size,
+                leap: leap(birth.token, database.revision),
                 image: birth.image.clone(),
                 uid: birth.owner.0,
                 gid: birth.owner.1,
@@ -163,9 +166,22 @@ pub fn departed(target: &Desired, observed: &Observed) -> Plan {
     plan(vec![Stage { objects, ..stage("nodes that are no more", Vec::new()) }])
 }
 
-/// A token for a new etcd cluster made from `database`: a run that was cut off knows by it what it was restoring.
-pub fn token(database: &Digest, random: &[u8; 8]) -> String {
-    format!("bastide-{}{:016x}", &database.to_string()[..16], u64::from_be_bytes(*random))
+/// A token for a new etcd cluster made from `database` at `now`: a run that was cut off knows by it what it was restoring, and
+/// all members know by it where their revisions begin.
+pub fn token(database: &Digest, now: i64, random: [u8; 4]) -> String {
+    let seconds = u32::try_from(now).unwrap_or(u32::MAX);
+    format!("bastide-{}{seconds:08x}{:08x}", &database.to_string()[..16], u32::from_be_bytes(random))
+}
+
+/// How far above `revision`, the database's newest, those of the cluster of `token` begin. They begin at a million for each
+/// second from 2026 to the token's time, so that a second restore, of whichever snapshot, gives out no revision that was seen
+/// after the first; in any case at least the 10^9 of etcd's documentation above the database's.
+fn leap(token: &str, revision: Option<u64>) -> u64 {
+    const START_OF_2026: u64 = 1_767_225_600;
+    let time = token.len().checked_sub(16).and_then(|at| token.get(at..at + 8));
+    let seconds = time.and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0);
+    let begin = seconds.saturating_sub(START_OF_2026) * 1_000_000;
+    begin.saturating_sub(revision.unwrap_or(0)).max(1_000_000_000)
 }
 
 /// Whether the cluster of `token` was made from `database`.
@@ -197,6 +213,7 @@ mod tests {
     use super::bare;
     use super::departed;
     use super::exchange;
+    use super::leap;
     use super::made_from;
     use super::stop;
     use super::taking_part;
@@ -225,7 +242,7 @@ mod tests {
             target.hosts.keys().map(|host| (host.clone(), format!("https://{host}:2380"))).collect();
         let image = ImageRef::new("registry.k8s.io/etcd:3.7.0-0").unwrap();
         let birth = Birth { token: TOKEN, members: &members, image: &image, owner: (52034, 52034) };
-        let database = Database { digest: Digest::of(b"database"), size: 8 };
+        let database = Database { digest: Digest::of(b"database"), size: 8, revision: Some(7) };
         let mut observed = seen.clone();
         observed.objects = None;
         let mut plans = Vec::new();
@@ -336,9 +353,25 @@ mod tests {
     #[test]
     fn a_token_says_what_it_was_made_from_and_is_never_the_same_twice() {
         let (one, other) = (Digest::of(b"one"), Digest::of(b"other"));
-        assert!(made_from(&token(&one, &[1; 8]), &one));
-        assert!(!made_from(&token(&one, &[1; 8]), &other));
-        assert_ne!(token(&one, &[1; 8]), token(&one, &[2; 8]));
+        assert!(made_from(&token(&one, 10, [1; 4]), &one));
+        assert!(!made_from(&token(&one, 10, [1; 4]), &other));
+        assert_ne!(token(&one, 10, [1; 4]), token(&one, 10, [2; 4]));
         assert!(!made_from("bastide-0123456789abcdef0123456789abcdef", &one));
+    }
+
+    #[test]
+    fn a_later_restore_begins_above_all_that_was_seen_after_an_earlier_one() {
+        let token = |now| token(&Digest::of(b"one"), now, [0xff; 4]);
+        let begins = |now, revision| revision + leap(&token(now), Some(revision));
+        let (first, second) = (1_790_000_000, 1_790_000_060);
+        assert_eq!(begins(first, 900_000), begins(first, 7), "wherever the snapshot stood");
+        assert_eq!(begins(second, 7) - begins(first, 900_000), 60_000_000);
+        let of_the_first = begins(first, 7) + 1_000;
+        assert_eq!(begins(first + 5_000, of_the_first) - begins(first, 7), 5_000_000_000, "a chain does not add up");
+        assert_eq!(begins(second, of_the_first) - of_the_first, 1_000_000_000, "so soon, as far as etcd asks for");
+        assert_eq!(leap(&token(second), None), begins(second, 0), "a database that does not tell its revision");
+        for strange in ["demo", "bastide-0123456789abcdef00000000ffffffff"] {
+            assert_eq!(leap(strange, Some(7)), 1_000_000_000, "a clock that was never set");
+        }
     }
 }

@@ -88,7 +88,7 @@ find_etcdutl() { # IMAGE
 }
 
 restore_etcd() {
-  while read -r at seconds token mark uid gid peer checked name database image members; do
+  while read -r at seconds token mark leap uid gid peer checked name database image members; do
     echo "do $at"
     holding
     read_restore
@@ -110,11 +110,11 @@ restore_etcd() {
     fi
     skip=
     [ "$checked" = 1 ] || skip=--skip-hash-check
-    # Watchers and kubelets must never see a revision twice: 10^9 is what etcd's documentation asks for.
+    # Watchers and kubelets must never see a revision twice.
     # shellcheck disable=SC2086 # no option, or one
     "$etcdutl" snapshot restore "$work/blobs/$database" $skip --name "$name" --initial-cluster "$members" \
       --initial-cluster-token "$token" --initial-advertise-peer-urls "$peer" --data-dir "$new" \
-      --bump-revision 1000000000 --mark-compacted >"$work/err" 2>&1 </dev/null ||
+      --bump-revision "$leap" --mark-compacted >"$work/err" 2>&1 </dev/null ||
       fail failed "etcdutl cannot restore the database" "$work/err"
     { chown -R "$uid:$gid" "$new" && chmod 700 "$new" "$new/member" && sync -f "$new"; } 2>"$work/err" ||
       fail failed "cannot give $new to etcd" "$work/err"
