@@ -98,7 +98,7 @@ pub struct SshSettings {
     pub connect_timeout: Duration,
 }
 
-/// Where the sudo password comes from; never the file itself.
+/// Where a password comes from; it never stands in the cluster's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PasswordSource {
     /// First line of a file.
@@ -261,6 +261,8 @@ pub struct Options {
     pub bundle: Option<PathBuf>,
     /// `state.recipients`: age recipients; empty means the generated identity.
     pub recipients: Vec<String>,
+    /// `state.passphrase_file` or `passphrase_env`: what protects the identity, where nobody is there to be asked.
+    pub passphrase: Option<PasswordSource>,
     /// `hardening.profile`.
     pub profile: Profile,
     /// `hardening.allow`.

@@ -39,6 +39,7 @@ pub(super) fn own<'a>(top: &Section<'a>, keys: &ClusterKeys, context: &Context) 
     let mut options = Options {
         bundle: None,
         recipients: Vec::new(),
+        passphrase: None,
         profile: Profile::Default,
         allow: Vec::new(),
         endpoint: None,
@@ -57,6 +58,7 @@ pub(super) fn own<'a>(top: &Section<'a>, keys: &ClusterKeys, context: &Context) 
     if let Some(state) = open("state") {
         let recipients = state.get("recipients").map(|field| field.items()).unwrap_or_default();
         options.recipients = recipients.iter().filter_map(|item| item.parsed(recipient)).collect();
+        options.passphrase = password_source(&state, "passphrase_file", "passphrase_env", context);
         state.finish();
     }
     hardening(open("hardening"), &mut options);
@@ -198,21 +200,7 @@ fn ssh<'a>(
         }
     }
     settings.known_hosts = known_hosts(&section, context);
-    let file = section.given("sudo_password_file");
-    let variable = section.given("sudo_password_env");
-    if let (Some(_), Some(variable)) = (&file, &variable) {
-        variable.error("sudo_password_file is given as well: keep one of them");
-    }
-    let file = file.and_then(|field| login::path(&field, context)).map(PasswordSource::File);
-    let variable = variable.and_then(|field| {
-        field.parsed(|text| {
-            let valid = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-                && !text.starts_with(|c: char| c.is_ascii_digit());
-            // The value is not repeated: it may be the password itself.
-            if valid { Ok(text.to_owned()) } else { Err("not the name of an environment variable") }
-        })
-    });
-    settings.sudo_password = file.or(variable.map(PasswordSource::Environment));
+    settings.sudo_password = password_source(&section, "sudo_password_file", "sudo_password_env", context);
     if let Some(timeout) = section.given("connect_timeout").and_then(|field| field.parsed(values::duration)) {
         settings.connect_timeout = timeout;
     }
@@ -231,6 +219,30 @@ fn ssh<'a>(
     }
     section.finish();
     (settings, host_keys)
+}
+
+/// A file or an environment variable, not both, with a password.
+fn password_source(
+    section: &Section,
+    file_key: &'static str,
+    variable_key: &'static str,
+    context: &Context,
+) -> Option<PasswordSource> {
+    let file = section.given(file_key);
+    let variable = section.given(variable_key);
+    if let (Some(_), Some(variable)) = (&file, &variable) {
+        variable.error(format!("{file_key} is given as well: keep one of them"));
+    }
+    let file = file.and_then(|field| login::path(&field, context)).map(PasswordSource::File);
+    let variable = variable.and_then(|field| {
+        field.parsed(|text| {
+            let valid = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+                && !text.starts_with(|c: char| c.is_ascii_digit());
+            // The value is not repeated: it may be the password itself.
+            if valid { Ok(text.to_owned()) } else { Err("not the name of an environment variable") }
+        })
+    });
+    file.or(variable.map(PasswordSource::Environment))
 }
 
 /// One path or a list of them.

@@ -37,7 +37,7 @@ pub(super) struct Connected {
 /// A host that does not answer is reported as unreachable; one that answers wrongly (an unknown or another host key, a
 /// refused login) is an error, and so is what stands in the way on this side, because no later run would fare better.
 pub(super) async fn connect(cluster: &Cluster, resources: &Arc<SshResources>) -> Result<Connected, OpsError> {
-    let password = sudo_password(cluster)?;
+    let password = password(cluster.ssh.sudo_password.as_ref())?;
     let attempts = cluster.nodes.iter().map(|node| {
         let target = target(cluster, node, password.clone());
         let resources = Arc::clone(resources);
@@ -77,8 +77,8 @@ pub(super) fn known_hosts(cluster: &Cluster) -> Vec<PathBuf> {
 }
 
 /// What stands in the file or the variable that cluster.yml names.
-pub(super) fn sudo_password(cluster: &Cluster) -> Result<Option<Content>, OpsError> {
-    match &cluster.ssh.sudo_password {
+pub(super) fn password(source: Option<&PasswordSource>) -> Result<Option<Content>, OpsError> {
+    match source {
         None => Ok(None),
         Some(PasswordSource::File(path)) => {
             let bytes = config::read_bytes(path).map_err(|source| OpsError::local(path, source))?;

@@ -78,6 +78,9 @@ pub enum OpsError {
         /// Which.
         name: String,
     },
+    /// A file or variable that should hold a passphrase is empty.
+    #[error("the passphrase that bastide.state names is empty")]
+    NoPassphrase,
     /// Hosts that answered wrongly.
     #[error("{}", list(.0))]
     Hosts(Vec<HostError>),

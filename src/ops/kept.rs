@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::config::Cluster;
-use crate::model::Content;
+use crate::model::ClusterId;
 use crate::model::Desired;
 use crate::model::HostName;
 use crate::model::LockHolder;
@@ -14,6 +14,7 @@ use crate::model::Revision;
 use crate::model::RevisionId;
 use crate::ops::OpsError;
 use crate::ops::Talk;
+use crate::ops::connect;
 use crate::ops::journal;
 use crate::plan::Unfinished;
 use crate::secrets;
@@ -32,7 +33,7 @@ use crate::store::StoreError;
 const PROGRAMS: &str = "/opt/bastide/";
 
 /// A question that fits one line of a terminal; where the identity lies is said when the answer is wrong.
-pub(super) const IDENTITY_PASSPHRASE: &str = "Passphrase of the identity that opens the state";
+const IDENTITY_PASSPHRASE: &str = "Passphrase of the identity that opens the state";
 
 /// What is kept of a cluster; everything but `folder` is absent before its first `up`.
 pub(super) struct Kept {
@@ -70,8 +71,7 @@ impl Kept {
             Err(StoreError::NoState { .. }) => return Ok(kept),
             Err(error) => return Err(error.into()),
         };
-        let mut ask = |_: &std::path::Path| talk.ask_secret(IDENTITY_PASSPHRASE, false);
-        let identity = Identity::load(&store::identities_folder()?, &peek.cluster, &mut ask)?;
+        let identity = identity(&peek.cluster, cluster, talk)?;
         let recipients = Recipients::parse(&cluster.options.recipients)?;
         kept.store = Some(Store::open(&kept.folder, identity, recipients)?);
         kept.load()?;
@@ -156,7 +156,7 @@ impl Kept {
             return Ok(lock);
         }
         let recipients = Recipients::parse(&cluster.options.recipients)?;
-        let (protection, backup) = protection(&recipients, no_identity_backup, talk)?;
+        let (protection, backup) = protection(cluster, &recipients, no_identity_backup, talk)?;
         let identity = Identity::generate(&secrets.cluster)?;
         let path = identity.save(&store::identities_folder()?, &protection)?;
         let (store, lock) =
@@ -177,7 +177,15 @@ impl Kept {
     }
 }
 
+/// The identity of the state of cluster `id`, opened with the passphrase that cluster.yml points to, or that somebody types.
+pub(super) fn identity(id: &ClusterId, cluster: &Cluster, talk: &dyn Talk) -> Result<Identity, OpsError> {
+    let given = connect::password(cluster.options.passphrase.as_ref())?;
+    let mut ask = |_: &std::path::Path| given.clone().or_else(|| talk.ask_secret(IDENTITY_PASSPHRASE, false));
+    Ok(Identity::load(&store::identities_folder()?, id, &mut ask)?)
+}
+
 fn protection(
+    cluster: &Cluster,
     recipients: &Recipients,
     no_identity_backup: bool,
     talk: &dyn Talk,
@@ -185,12 +193,14 @@ fn protection(
     if !recipients.is_empty() {
         return Ok((Protection::default(), Backup::Recipients));
     }
-    if no_identity_backup {
-        return Ok((Protection::default(), Backup::None));
-    }
-    let passphrase: Content =
-        talk.ask_secret("Passphrase for the new identity that opens the state", true).ok_or(OpsError::Unasked {
-            what: "a passphrase for the state's identity (set bastide.state.recipients, or pass --no-identity-backup)",
-        })?;
+    let passphrase = match connect::password(cluster.options.passphrase.as_ref())? {
+        Some(given) if given.is_empty() => return Err(OpsError::NoPassphrase),
+        Some(given) => given,
+        None if no_identity_backup => return Ok((Protection::default(), Backup::None)),
+        None => talk.ask_secret("Passphrase for the new identity that opens the state", true).ok_or(OpsError::Unasked {
+            what: "a passphrase for the state's identity (set bastide.state.recipients or bastide.state.passphrase_file, \
+                   or pass --no-identity-backup)",
+        })?,
+    };
     Ok((Protection { passphrase: Some(passphrase), ..Protection::default() }, Backup::Passphrase))
 }

@@ -93,7 +93,7 @@ pub async fn rollback(
     let mut changed = false;
     loop {
         // After each leg the state says where the cluster stands and which way is left, as after a run that died.
-        let (prepared, way) = leg(invocation, to, talk).await?;
+        let (prepared, way) = Box::pin(leg(invocation, to, talk)).await?;
         talk.show(&way.words());
         let last = way.stops.len() == 1;
         let errand = Errand { yes: options.yes, timings: options.timings, ..errand(&way)? };

@@ -79,7 +79,7 @@ async fn back(
     cancel: &CancellationToken,
 ) -> Result<RevisionId, OpsError> {
     let invocation = Invocation { command: COMMAND, ..invocation.clone() };
-    let (prepared, way) = rollback::leg(&invocation, None, talk).await?;
+    let (prepared, way) = Box::pin(rollback::leg(&invocation, None, talk)).await?;
     allowed(culprits, &prepared).await?;
     let errand = rollback::errand(&way)?;
     let to = errand.returns_to.clone();

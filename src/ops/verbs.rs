@@ -18,7 +18,7 @@ use crate::ops::Talk;
 use crate::ops::access;
 use crate::ops::connect;
 use crate::ops::connect::RealHost;
-use crate::ops::kept::IDENTITY_PASSPHRASE;
+use crate::ops::kept;
 use crate::ops::kept::Kept;
 use crate::ops::prepare;
 use crate::ops::reach::holder;
@@ -26,7 +26,6 @@ use crate::ops::saved;
 use crate::plan;
 use crate::store;
 use crate::store::Examined;
-use crate::store::Identity;
 use crate::store::Protection;
 use crate::store::Recipients;
 use crate::store::StoreError;
@@ -173,10 +172,7 @@ pub async fn recover(
         None => newest_copy(&local, &fleet).await?,
     };
     let identity = match lost {
-        None => {
-            let mut ask = |_: &Path| talk.ask_secret(IDENTITY_PASSPHRASE, false);
-            Identity::load(&store::identities_folder()?, &head.cluster, &mut ask)?
-        }
+        None => kept::identity(&head.cluster, &local.cluster, &**talk)?,
         Some(lost) => {
             let trust = lost.signer.clone().map_or(Trust::OnFirstUse, Trust::Signer);
             let identity = store::restore_identity(&copy, &store::read_private(&lost.key)?, &trust)?;

@@ -446,6 +446,7 @@ fn every_kind_of_key_is_read() {
                 "/home/ann/bundle",
             ),
             recipients: [],
+            passphrase: None,
             profile: Default,
             allow: [],
             endpoint: None,
