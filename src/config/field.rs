@@ -314,6 +314,13 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A key of bastide's own that is decided and not built: an error unless it asks for nothing. `hint` says what to do meanwhile.
+    pub(super) fn planned(&self, key: &'static str, hint: &str) {
+        if let Some(field) = self.look(key, false).filter(|field| !field.node.is_inert()) {
+            field.error_at_key("bastide will know this key, and does not yet", Some(hint.to_owned()));
+        }
+    }
+
     /// A key that means nothing where there is no Docker and no RKE.
     pub(super) fn dead(&self, key: &'static str, why: &str) {
         if let Some(field) = self.look(key, false).filter(|field| !field.node.is_inert()) {

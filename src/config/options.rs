@@ -53,6 +53,7 @@ pub(super) fn own<'a>(top: &Section<'a>, keys: &ClusterKeys, context: &Context) 
     };
     if let Some(artifacts) = open("artifacts") {
         options.bundle = artifacts.given("bundle").and_then(|field| login::path(&field, context));
+        artifacts.planned("mirror", "remove it and name a bundle under bastide.artifacts.bundle");
         artifacts.finish();
     }
     if let Some(state) = open("state") {
@@ -73,6 +74,7 @@ pub(super) fn own<'a>(top: &Section<'a>, keys: &ClusterKeys, context: &Context) 
             })
         });
         options.key_algorithm = algorithm.unwrap_or_default();
+        pki.planned("offline_ca", "remove it: until then control-plane hosts hold the kubernetes authority's key");
         pki.finish();
     }
     let (ssh, host_keys) = ssh(top, open("ssh"), keys, context);
@@ -201,6 +203,7 @@ fn ssh<'a>(
     }
     settings.known_hosts = known_hosts(&section, context);
     settings.sudo_password = password_source(&section, "sudo_password_file", "sudo_password_env", context);
+    section.planned("config", "remove it and write address, port, user, ssh_key_path and bastide.ssh.jump here");
     if let Some(timeout) = section.given("connect_timeout").and_then(|field| field.parsed(values::duration)) {
         settings.connect_timeout = timeout;
     }

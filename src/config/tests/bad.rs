@@ -624,8 +624,8 @@ bastide:
     17:53 error: bastide.api.bind_address: "all" is not an IP address
     17:64 error: bastide.api.dial: "telnet" is not a way to the API server: ssh or direct
     18:20 error: bastide.pki.algorithm: "ed25519" is not an algorithm: ecdsa-p256, ecdsa-p384 or rsa-2048
-    18:29 error: bastide.pki.offline_ca: unknown key
-        known here: algorithm
+    18:29 error: bastide.pki.offline_ca: bastide will know this key, and does not yet
+        remove it: until then control-plane hosts hold the kubernetes authority's key
     19:13 error: bastide.kubelet.extra_config: expected a map, found a list
     20:22 error: bastide.deadlines.ready: "5" is not a duration such as 90s, 10m or 1h30m
     "#);
