@@ -2,10 +2,9 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::Table;
-
 use crate::cli::args::CertsFormat;
 use crate::cli::error;
+use crate::cli::table::table;
 use crate::model::utc as time;
 use crate::ops::Certificate;
 use crate::ops::Certificates;
@@ -30,9 +29,7 @@ pub(super) fn shown(all: &Certificates, format: CertsFormat) -> String {
 }
 
 fn text(all: &Certificates) -> String {
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["HOST", "CERTIFICATE", "SUBJECT", "ENDS", "DAYS", "SHOWN BY", "STATE"]);
+    let mut table = table(&["HOST", "CERTIFICATE", "SUBJECT", "ENDS", "DAYS", "SHOWN BY", "STATE"]);
     for certificate in &all.certificates {
         let ends = [certificate.not_after, certificate.shown_not_after].into_iter().flatten().min();
         let state = if certificate.remarks.is_empty() { "ok".to_owned() } else { certificate.remarks.join("\n") };

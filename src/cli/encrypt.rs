@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use clap::Subcommand;
-use comfy_table::Table;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::args::Output;
@@ -16,6 +15,7 @@ use crate::cli::error;
 use crate::cli::run::ended;
 use crate::cli::run::invocation;
 use crate::cli::run::print;
+use crate::cli::table::table;
 use crate::ops;
 use crate::ops::EncryptionStatus;
 use crate::ops::OpsError;
@@ -94,17 +94,13 @@ fn shown(seen: &EncryptionStatus, format: OutputFormat) -> String {
 }
 
 fn text(seen: &EncryptionStatus) -> String {
-    let mut servers = Table::new();
-    servers.load_style(comfy_table::presets::NOTHING);
-    servers.set_header(["HOST", "KEYS, THE FIRST WRITES", "ON DISK", "IN USE", "STATE"]);
+    let mut servers = table(&["HOST", "KEYS, THE FIRST WRITES", "ON DISK", "IN USE", "STATE"]);
     for (host, server) in &seen.api_servers {
         let digest = |digest: Option<crate::model::Digest>| digest.map(|digest| digest.short()).unwrap_or_default();
         let state = if server.ailments.is_empty() { "ok".to_owned() } else { server.ailments.join("\n") };
         servers.add_row([host.to_string(), server.keys.join("\n"), digest(server.file), digest(server.loaded), state]);
     }
-    let mut objects = Table::new();
-    objects.load_style(comfy_table::presets::NOTHING);
-    objects.set_header(["RESOURCE", "ENCRYPTED WITH", "OBJECTS"]);
+    let mut objects = table(&["RESOURCE", "ENCRYPTED WITH", "OBJECTS"]);
     for (resource, all) in &seen.objects {
         let extra = [("a key that no API server has", all.unknown), ("nothing, in clear", all.clear)];
         let extra = extra.into_iter().filter(|(_, count)| *count > 0);

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use clap::Args;
 use clap::Subcommand;
-use comfy_table::Table;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::args::Output;
@@ -20,6 +19,7 @@ use crate::cli::restore::Restore;
 use crate::cli::run::ended;
 use crate::cli::run::invocation;
 use crate::cli::run::print;
+use crate::cli::table::table;
 use crate::model::HostName;
 use crate::model::SnapshotName;
 use crate::model::utc;
@@ -281,13 +281,6 @@ pub(super) async fn run(
 
 fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string_pretty(value).map(|text| text + "\n").unwrap_or_default()
-}
-
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(header.to_vec());
-    table
 }
 
 fn list(listed: &[Listed], format: OutputFormat) -> String {

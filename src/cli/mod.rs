@@ -10,6 +10,7 @@ mod past;
 mod restore;
 mod run;
 mod show;
+mod table;
 mod tree;
 
 use std::process::ExitCode;

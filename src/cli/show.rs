@@ -2,9 +2,8 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::Table;
-
 use crate::cli::args::OutputFormat;
+use crate::cli::table::table;
 use crate::model::RevisionState;
 use crate::model::utc as time;
 use crate::ops::Change;
@@ -21,9 +20,7 @@ pub(super) fn history(past: &[Past], format: OutputFormat) -> String {
     if format == OutputFormat::Json {
         return format!("{:#}\n", serde_json::json!({ "schema": 1, "revisions": past }));
     }
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["REVISION", "WHEN", "WHO", "COMMAND", "KUBERNETES", "STATE", "WHY"]);
+    let mut table = table(&["REVISION", "WHEN", "WHO", "COMMAND", "KUBERNETES", "STATE", "WHY"]);
     for Past { revision, undone, kept } in past {
         let mut state = state(&revision.state);
         if let Some(undone) = undone {
@@ -103,9 +100,7 @@ pub(super) fn examined(examined: &Examined, format: OutputFormat) -> String {
         });
         return format!("{found:#}\n");
     }
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["REVISION", "STATE", "CONTENTS"]);
+    let mut table = table(&["REVISION", "STATE", "CONTENTS"]);
     for (revision, contents) in &examined.revisions {
         table.add_row([revision.id.to_string(), state(&revision.state), word(contents)]);
     }
@@ -133,9 +128,7 @@ pub(super) fn status(status: &Status, format: OutputFormat) -> String {
             revision.who
         );
     }
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["HOST", "KUBELET", "COMPONENTS", "DRIFT", "LOCK"]);
+    let mut table = table(&["HOST", "KUBELET", "COMPONENTS", "DRIFT", "LOCK"]);
     for (name, host) in &status.hosts {
         let ill = host.components.iter().filter_map(|(component, reason)| Some((component, reason.as_ref()?)));
         let ill: Vec<_> = ill.map(|(component, reason)| format!("{component}: {reason}")).collect();
