@@ -4,12 +4,25 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::kills::kinds::Inside;
+use crate::kills::points;
 use crate::support::Cluster;
 
 #[test]
 fn roles_apart_and_hosts_out_of_reach() -> Result<()> {
-    let cluster = Cluster::roles_apart()?;
-    let up = cluster.up();
+    let mut cluster = Cluster::roles_apart()?;
+    // Nobody is there to be asked: every command takes the identity's passphrase from where the file says.
+    cluster.add_file("passphrase", "correct horse battery staple\n")?;
+    cluster.file.more_options = "  state: {passphrase_file: passphrase}\n".to_owned();
+    cluster.write()?;
+    // The first run dies three times: in the middle of something on a host of each role.
+    points::prepare(&cluster)?;
+    for (host, inside) in [("h3", Inside::Folder), ("h2", Inside::File), ("h1", Inside::Unit)] {
+        points::kill_at_first(&cluster, host, inside)?;
+    }
+    let up = cluster.bastide(&["up", "--yes"])?;
+    assert_eq!(up.code, Some(0), "{up}");
+    the_identity_is_closed(&cluster)?;
     println!("up with roles apart: {:.1} s", up.took.as_secs_f64());
     cluster.wait_nodes_ready(Duration::from_mins(5))?;
     cluster.assert_plans_nothing();
@@ -47,5 +60,19 @@ fn roles_apart_and_hosts_out_of_reach() -> Result<()> {
         cluster.up();
     }
     cluster.assert_plans_nothing();
+    Ok(())
+}
+
+fn the_identity_is_closed(cluster: &Cluster) -> Result<()> {
+    let folder = cluster.folder().join("config/bastide/identities");
+    let paths: Vec<_> = std::fs::read_dir(folder)?.collect::<Result<_, _>>()?;
+    assert_eq!(paths.len(), 1, "{paths:?}");
+    let text = std::fs::read_to_string(paths[0].path())?;
+    assert!(text.starts_with("-----BEGIN AGE ENCRYPTED FILE-----"), "the identity is not protected");
+    cluster.add_file("passphrase", "another\n")?;
+    let refused = cluster.bastide(&["plan"])?;
+    assert_eq!(refused.code, Some(1), "{refused}");
+    assert!(refused.stderr.contains("the passphrase does not open the identity"), "{refused}");
+    cluster.add_file("passphrase", "correct horse battery staple\n")?;
     Ok(())
 }

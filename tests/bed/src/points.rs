@@ -1,6 +1,7 @@
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -26,6 +27,7 @@ exec 7>&-
 if [ "$how" = hold ]; then
   : > /var/points/reached
   until [ -e /var/points/go ]; do sleep 0.05; done
+  /bin/rm -f /var/points/reached
   exec "$real" "$@"
 fi
 case $me in
@@ -107,9 +109,17 @@ impl Points {
         self.folder.join("reached").exists()
     }
 
-    /// The call that is held goes on.
+    /// The call that is held goes on. It was seen to, unless whoever made it ended it meanwhile.
     pub fn go_on(&self) -> Result<()> {
-        Ok(fs::write(self.folder.join("go"), "")?)
+        fs::write(self.folder.join("go"), "")?;
+        // Whoever is held looks every 50 ms.
+        for _ in 0..100 {
+            if !self.reached() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
     }
 
     /// Counts no more, and returns the calls that were made: program and arguments.

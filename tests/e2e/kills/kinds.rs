@@ -91,19 +91,6 @@ pub(crate) enum Inside {
 }
 
 impl Inside {
-    pub(crate) const ALL: [Self; 10] = [
-        Self::Lock,
-        Self::Staging,
-        Self::Seal,
-        Self::Record,
-        Self::User,
-        Self::Folder,
-        Self::File,
-        Self::Reload,
-        Self::Unit,
-        Self::Image,
-    ];
-
     /// The programs by which they are done.
     pub(crate) const PROGRAMS: [&str; 13] = [
         "chmod",
@@ -119,6 +106,37 @@ impl Inside {
         "tar",
         "timeout",
         "useradd",
+    ];
+
+    /// What every run does of this kind that has it still to do, as a pattern of the shell. In the order of [`Self::ALL`]
+    /// each comes although the runs before were killed at the ones before it.
+    pub(crate) fn first(self) -> &'static str {
+        match self {
+            Self::Lock => "mkdir *run/bastide*",
+            Self::Seal => "mv */var/lib/bastide/state.age",
+            Self::Record => "mv */var/lib/bastide/record.json",
+            Self::Staging => "tar *staging*",
+            Self::User => "useradd *",
+            Self::Folder => "install *-d *",
+            Self::File => "install *.bastide",
+            Self::Reload => "systemctl daemon-reload",
+            Self::Unit => "timeout *systemctl *",
+            Self::Image => "timeout *images import*",
+        }
+    }
+
+    /// All of them, as one run comes by them.
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Lock,
+        Self::Seal,
+        Self::Record,
+        Self::Staging,
+        Self::User,
+        Self::Folder,
+        Self::File,
+        Self::Reload,
+        Self::Unit,
+        Self::Image,
     ];
 
     /// `call` is a program with its arguments.

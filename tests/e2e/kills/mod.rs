@@ -2,7 +2,7 @@
 //!
 //! The points are not guessed: they are what an uninterrupted run does ([`points::enumerate`]).
 
-mod kinds;
+pub(crate) mod kinds;
 pub(crate) mod points;
 mod running;
 
@@ -14,11 +14,13 @@ use std::time::Instant;
 use anyhow::Context as _;
 use anyhow::Result;
 
+use self::kinds::Inside;
 use self::kinds::Kind;
 use self::kinds::Local;
 use self::points::Point;
 use self::points::kill_at;
 use self::points::kill_at_file;
+use self::points::kill_at_first;
 use self::points::kill_at_line;
 use self::running::Running;
 use crate::support::Cluster;
@@ -103,6 +105,14 @@ fn a_killed_run_is_finished_by_the_next_one() -> Result<()> {
     }
     kill_at_file(&cluster, &folder.join("kube_config_cluster.yml"))?;
     println!("killed at {:?}", Local::Kubeconfig);
+    converges(&cluster);
+
+    // The same for what scripts do on the host.
+    anew(&cluster)?;
+    for inside in Inside::ALL {
+        kill_at_first(&cluster, "h1", inside)?;
+        println!("killed {inside}");
+    }
     converges(&cluster);
 
     // And one alone, drawn from all.

@@ -234,15 +234,24 @@ pub(crate) fn kill_at(cluster: &Cluster, point: &Point) -> Result<()> {
             kill_at_call(cluster, &point.to_string(), &[&format!("--inject={name}:signal=SIGKILL:when={nth}")])
         }
         Point::Inside(_, host, call, nth) => {
-            let points = bed::Points::on(&cluster.bed, host);
-            points.hold_at(*nth, &pattern(call))?;
-            let killed = kill_when_held(cluster, &points);
-            // Whatever became of the run: the script goes on, as it does on a host whose operator is gone.
-            points.go_on()?;
-            points.calls()?;
-            killed.with_context(|| point.to_string())
+            kill_inside(cluster, host, &pattern(call), *nth).with_context(|| point.to_string())
         }
     }
+}
+
+/// Kills while the first thing of this kind is about to be done on `host`.
+pub(crate) fn kill_at_first(cluster: &Cluster, host: &str, inside: Inside) -> Result<()> {
+    kill_inside(cluster, host, inside.first(), 1).with_context(|| format!("{host}: {inside}"))
+}
+
+fn kill_inside(cluster: &Cluster, host: &str, pattern: &str, nth: usize) -> Result<()> {
+    let points = bed::Points::on(&cluster.bed, host);
+    points.hold_at(nth, pattern)?;
+    let killed = kill_when_held(cluster, &points);
+    // Whatever became of the run: the script goes on, as it does on a host whose operator is gone.
+    points.go_on()?;
+    points.calls()?;
+    killed
 }
 
 /// Kills at the `nth` line of a kind.
