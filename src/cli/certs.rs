@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::cli::args::CertsFormat;
 use crate::cli::error;
+use crate::cli::table::drawn;
 use crate::cli::table::table;
 use crate::model::utc as time;
 use crate::ops::Certificate;
@@ -43,7 +44,7 @@ fn text(all: &Certificates) -> String {
             state,
         ]);
     }
-    let mut out = format!("{}\n", table.trim_fmt());
+    let mut out = drawn(table);
     for (host, reason) in &all.unreachable {
         let _ = writeln!(out, "{host}: does not answer: {reason}");
     }

@@ -182,7 +182,7 @@ impl Talk for Console {
     fn show(&self, text: &str) {
         self.tree.idle();
         if self.manner == Manner::Json {
-            self.line("info", None, text);
+            self.line("info", None, text.trim_end());
         } else {
             self.raw(text.trim_end());
         }

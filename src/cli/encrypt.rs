@@ -15,6 +15,7 @@ use crate::cli::error;
 use crate::cli::run::ended;
 use crate::cli::run::invocation;
 use crate::cli::run::print;
+use crate::cli::table::drawn;
 use crate::cli::table::table;
 use crate::ops;
 use crate::ops::EncryptionStatus;
@@ -109,7 +110,7 @@ fn text(seen: &EncryptionStatus) -> String {
             objects.add_row([resource.as_str(), key, &count.to_string()]);
         }
     }
-    let mut out = format!("{}\n\n{}\n", servers.trim_fmt(), objects.trim_fmt());
+    let mut out = format!("{}\n{}", drawn(servers), drawn(objects));
     for note in &seen.notes {
         let _ = writeln!(out, "{note}");
     }

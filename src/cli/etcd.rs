@@ -19,6 +19,7 @@ use crate::cli::restore::Restore;
 use crate::cli::run::ended;
 use crate::cli::run::invocation;
 use crate::cli::run::print;
+use crate::cli::table::drawn;
 use crate::cli::table::table;
 use crate::model::HostName;
 use crate::model::SnapshotName;
@@ -307,7 +308,7 @@ fn list(listed: &[Listed], format: OutputFormat) -> String {
             places.join(", "),
         ]);
     }
-    format!("{}\n", table.trim_fmt())
+    drawn(table)
 }
 
 fn proven(proof: &Proof, format: OutputFormat) -> String {
@@ -357,7 +358,7 @@ fn overview(seen: &EtcdOverview, format: OutputFormat) -> String {
             state,
         ]);
     }
-    let mut out = format!("{}\n", table.trim_fmt());
+    let mut out = drawn(table);
     for note in &seen.notes {
         let _ = writeln!(out, "note: {note}");
     }

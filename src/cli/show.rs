@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::cli::args::OutputFormat;
+use crate::cli::table::drawn;
 use crate::cli::table::table;
 use crate::model::RevisionState;
 use crate::model::utc as time;
@@ -40,7 +41,7 @@ pub(super) fn history(past: &[Past], format: OutputFormat) -> String {
             format!("{}{}", revision.why, barrier.unwrap_or_default()),
         ]);
     }
-    format!("{}\n", table.trim_fmt())
+    drawn(table)
 }
 
 /// What differs, by host; objects last.
@@ -104,7 +105,7 @@ pub(super) fn examined(examined: &Examined, format: OutputFormat) -> String {
     for (revision, contents) in &examined.revisions {
         table.add_row([revision.id.to_string(), state(&revision.state), word(contents)]);
     }
-    let mut out = format!("{}\n{files} sealed files, {bytes} bytes\n", table.trim_fmt());
+    let mut out = format!("{}{files} sealed files, {bytes} bytes\n", drawn(table));
     for finding in &examined.findings {
         let _ = writeln!(out, "{finding}");
     }
@@ -141,7 +142,7 @@ pub(super) fn status(status: &Status, format: OutputFormat) -> String {
         let lock = host.lock.as_ref().map(|lock| format!("{} ({})", lock.who, lock.command)).unwrap_or_default();
         table.add_row([name.to_string(), host.kubelet.clone().unwrap_or_default(), components, drift, lock]);
     }
-    let _ = writeln!(out, "{}", table.trim_fmt());
+    out.push_str(&drawn(table));
     if let Some(workloads) = &status.workloads {
         let _ = writeln!(out, "workloads {workloads}");
     }

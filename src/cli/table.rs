@@ -2,8 +2,12 @@
 
 use std::io::IsTerminal as _;
 
+use comfy_table::ColumnConstraint;
 use comfy_table::ContentArrangement;
 use comfy_table::Table;
+
+/// Cells up to so many characters (a time, a name, a number) are never broken while there are longer ones to break.
+const SHORT: u16 = 24;
 
 /// A table with these headings. On a terminal long cells are broken, so that a row fits its width; in a pipe a row stays whole.
 pub(super) fn table(headings: &[&str]) -> Table {
@@ -22,21 +26,38 @@ fn fitted(headings: &[&str], columns: Option<u16>) -> Table {
     table
 }
 
+/// The table as text.
+pub(super) fn drawn(mut table: Table) -> String {
+    let widths = table.column_max_content_widths();
+    if widths.iter().any(|width| *width > SHORT) {
+        for (column, _) in table.column_iter_mut().zip(&widths).filter(|(_, width)| **width <= SHORT) {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+    }
+    format!("{}\n", table.trim_fmt())
+}
+
 #[cfg(test)]
 mod tests {
+    use super::drawn;
     use super::fitted;
 
     #[test]
     fn a_row_fits_a_terminal_and_stays_one_line_in_a_pipe() {
-        let row =
-            ["h1", "v1.37.1", "kube-apiserver: 500: etcd failed: reason withheld; poststarthook failed", "none", ""];
-        let drawn = |columns| {
-            let mut table = fitted(&["HOST", "KUBELET", "COMPONENTS", "DRIFT", "LOCK"], columns);
+        let row = [
+            "h1",
+            "2026-11-26T12:01:23Z",
+            "kube-apiserver: 500: etcd failed: reason withheld; poststarthook failed",
+            "none",
+        ];
+        let of = |columns| {
+            let mut table = fitted(&["HOST", "SINCE", "COMPONENTS", "DRIFT"], columns);
             table.add_row(row);
-            table.trim_fmt()
+            drawn(table)
         };
-        let narrow = drawn(Some(60));
+        let narrow = of(Some(60));
         assert!(narrow.lines().count() > 2 && narrow.lines().all(|line| line.chars().count() <= 60), "{narrow}");
-        assert_eq!(drawn(None).lines().count(), 2, "{}", drawn(None));
+        assert!(narrow.contains(row[1]), "a time was broken: {narrow}");
+        assert_eq!(of(None).lines().count(), 2, "{}", of(None));
     }
 }
