@@ -20,10 +20,10 @@ use crate::setup;
 use crate::tree::root;
 use crate::tree::run;
 
-/// The test programs that need root and what `setup` built, with how many tests of each go side by side: those on clusters
-/// mostly wait, each on a bed of its own; the others count milliseconds.
-const ON_HOSTS: [(&str, &str, u8); 3] =
-    [("tests with a real API server", "api", 1), ("tests on hosts", "machine", 1), ("tests on clusters", "e2e", 2)];
+/// The test programs that need root and what `setup` built. Those on clusters run two at a time, each on a bed of its own, because
+/// they mostly wait; those of the second group run one by one beside them.
+const ON_CLUSTERS: (&str, &str) = ("tests on clusters", "e2e");
+const ON_HOSTS: [(&str, &str); 2] = [("tests with a real API server", "api"), ("tests on hosts", "machine")];
 
 /// What was counted so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,10 +47,7 @@ pub(crate) fn all(seed: Option<u64>) -> Result<()> {
     checks.one("dependencies", dependencies);
     checks.one("Vagrantfile", vagrantfile);
     checks.tests("unit and integration tests", &["test", "--locked", "--workspace", "--no-fail-fast"]);
-    for (title, program, width) in ON_HOSTS {
-        let width = format!("--test-threads={width}");
-        checks.tests(title, &["test", "--locked", "--no-fail-fast", "--test", program, "--", &width]);
-    }
+    checks.on_hosts();
     println!();
     for (title, took) in &checks.times {
         println!("{took:>13}  {title}");
@@ -83,21 +80,63 @@ impl Checks {
 
     /// A run of cargo's tests, each of which counts.
     fn tests(&mut self, title: &str, arguments: &[&str]) {
-        self.timed(title, |checks| {
-            let mut command = cargo();
-            command.args(arguments).env("BASTIDE_TEST_SEED", checks.seed.to_string());
-            run_tests(&mut command).unwrap_or_else(|error| {
-                println!("{error:#}");
-                Count { passed: 0, failed: 1 }
+        self.timed(title, |checks| run_tests(checks.cargo().args(arguments), |line| println!("{line}")));
+    }
+
+    /// The tests on hosts, in two rows side by side. What the shorter row says is shown when it has ended.
+    fn on_hosts(&mut self) {
+        let (title, program) = ON_CLUSTERS;
+        let all = [&[program][..], &ON_HOSTS.map(|(_, program)| program)].concat();
+        let compiled = all.iter().flat_map(|program| ["--test", program]);
+        self.one("tests on hosts, compiled", || run(cargo().args(["test", "--locked", "--no-run"]).args(compiled)));
+        let beside = self.beside();
+        let rows = std::thread::spawn(move || {
+            beside.map(|(title, mut command)| {
+                let start = Instant::now();
+                let mut said = String::new();
+                let count = run_tests(&mut command, |line| {
+                    said.push_str(line);
+                    said.push('\n');
+                });
+                (title, said, count, start.elapsed())
             })
         });
+        self.tests(title, &["test", "--locked", "--no-fail-fast", "--test", program, "--", "--test-threads=2"]);
+        let Ok(rows) = rows.join() else {
+            self.one("tests beside them", || bail!("the thread that ran them panicked"));
+            return;
+        };
+        for (title, said, count, took) in rows {
+            print!("==> {title}, beside\n{said}");
+            self.counted(title, count, took);
+        }
+    }
+
+    fn beside(&self) -> [(&'static str, Command); 2] {
+        ON_HOSTS.map(|(title, program)| {
+            let mut command = self.cargo();
+            command.args(["test", "--locked", "--no-fail-fast", "--test", program, "--", "--test-threads=1"]);
+            // Shown with the rest, when these have ended.
+            command.stderr(Stdio::null());
+            (title, command)
+        })
+    }
+
+    fn cargo(&self) -> Command {
+        let mut command = cargo();
+        command.env("BASTIDE_TEST_SEED", self.seed.to_string());
+        command
     }
 
     fn timed(&mut self, title: &str, work: impl FnOnce(&Self) -> Count) {
         println!("==> {title}");
         let start = Instant::now();
-        let Count { passed, failed } = work(self);
-        let took = seconds(start.elapsed());
+        let count = work(self);
+        self.counted(title, count, start.elapsed());
+    }
+
+    fn counted(&mut self, title: &str, Count { passed, failed }: Count, took: Duration) {
+        let took = seconds(took);
         println!("==> {title}: {passed} passed, {failed} failed in {took}");
         self.times.push((title.to_owned(), took));
         self.count.passed += passed;
@@ -105,35 +144,47 @@ impl Checks {
     }
 }
 
-/// Runs the tests, shows their output as it comes, and counts what the test programs report. A program that ends without a
-/// report, or tests that did not compile, count as one failure.
-fn run_tests(command: &mut Command) -> Result<Count> {
+/// Runs the tests, tells `say` what they print as it comes, and counts what the test programs report. A program that ends
+/// without a report, or tests that did not compile, count as one failure.
+fn run_tests(command: &mut Command, mut say: impl FnMut(&str)) -> Count {
     let mut count = Count::default();
     let start = Instant::now();
     let mut last = start;
-    let ended = shown(command, |line| {
+    let ended = heard(command, |line| {
+        say(line);
         // When a test ended, where somebody may wonder where the time went.
-        if line.starts_with("test ") && last.elapsed() > Duration::from_secs(10) {
-            println!("     {} after the start", seconds(start.elapsed()));
+        let ended = line.starts_with("test ") && !line.contains(" has been running ");
+        if ended && last.elapsed() > Duration::from_secs(10) {
+            say(&format!("     {} after the start", seconds(start.elapsed())));
             last = Instant::now();
         }
         let Count { passed, failed } = counted(line);
         count.passed += passed;
         count.failed += failed;
-    })?;
-    if !ended.success() && count.failed == 0 {
-        count.failed = 1;
+    });
+    match ended {
+        Ok(ended) if ended.success() || count.failed > 0 => {}
+        Ok(_) => count.failed = 1,
+        Err(error) => {
+            say(&format!("{error:#}"));
+            count.failed += 1;
+        }
     }
-    Ok(count)
+    count
 }
 
 /// Runs a command, shows what it prints as it comes, and has each line heard.
 pub(crate) fn shown(command: &mut Command, mut hear: impl FnMut(&str)) -> Result<ExitStatus> {
+    heard(command, |line| {
+        println!("{line}");
+        hear(line);
+    })
+}
+
+fn heard(command: &mut Command, mut hear: impl FnMut(&str)) -> Result<ExitStatus> {
     let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("{command:?}"))?;
     for line in BufReader::new(child.stdout.take().context("no output")?).lines() {
-        let line = line?;
-        println!("{line}");
-        hear(&line);
+        hear(&line?);
     }
     Ok(child.wait()?)
 }
