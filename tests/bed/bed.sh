@@ -18,6 +18,7 @@
 #      BED  name of the bed, unique per test run (bed0);  NET  its private /24 without the last byte (10.77.0; the bridge is .1)
 #      TB   state of this bed ($BASTIDE_BED_CACHE/beds/$BED);  IMG  pristine root file system, from mkrootfs.sh
 #      BED_CONNECT  seconds that ssh waits for a host's greeting (2; a busy machine needs more)
+#      BED_MEMORY  =1: the bed's hosts live in memory where 12 GiB of it are free; what they write then waits for no disk
 #      LEGACY=1  boot systemd >= 256 with SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE (not needed for 257)
 set -euo pipefail
 CACHE=${BASTIDE_BED_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/bastide-bed}
@@ -30,9 +31,16 @@ SELF=$(readlink -f "$0")
 
 die() { echo "bed: $*" >&2; exit 1; }
 
+in_memory() {
+  [ "${BED_MEMORY:-0}" = 1 ] && [ -z "$(ls -A "$TB")" ] || return 0
+  [ "$(awk '$1=="MemAvailable:"{print $2}' /proc/meminfo)" -ge $((12 << 20)) ] || return 0
+  mount -t tmpfs -o size=10g,mode=755 "bed-$BED" "$TB"
+}
+
 net() {
   [ -e "$IMG/.ready" ] || die "no root file system at $IMG: run mkrootfs.sh"
   mkdir -p "$TB"
+  in_memory
   [ -e "/run/netns/$BED" ] || ip netns add "$BED"
   ip -n "$BED" link set lo up
   ip -n "$BED" link show br0 >/dev/null 2>&1 || ip -n "$BED" link add br0 type bridge
@@ -195,7 +203,9 @@ destroy() {
   for h in "$TB"/*/; do h=$(basename "$h"); [ -e "$TB/$h/ip" ] || continue; alive "$h" && down "$h"; rmcg "$h"
     ip netns del "$BED-$h" 2>/dev/null || true
     [ ! -e "$TB/$h/cgroups" ] || while read -r c d; do rmdir "$(dirname "$d")" 2>/dev/null || true; done < "$TB/$h/cgroups"; done
-  ip netns del "$BED" 2>/dev/null || true; rm -rf "$TB"
+  ip netns del "$BED" 2>/dev/null || true
+  ! mountpoint -q "$TB" || umount -l "$TB"
+  rm -rf "$TB"
 }
 ls_() {
   local h n m s

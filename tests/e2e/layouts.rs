@@ -54,12 +54,32 @@ fn roles_apart_and_hosts_out_of_reach() -> Result<()> {
         let refused = cluster.bastide(&["up", "--yes"])?;
         assert_eq!(refused.code, Some(1), "{refused}");
         assert!(refused.stderr.contains(silent), "{silent} is not named: {refused}");
+        // h1 has the only API server, h2 all that it serves.
+        let status = cluster.bastide(&["status"])?;
+        assert_eq!(status.code, Some(5), "{silent} does not answer: {status}");
         assert_eq!(cluster.host("h3").ssh(files)?, before, "something was written: {refused}");
         cluster.host(silent).heal()?;
         cluster.host(silent).wait()?;
         cluster.up();
     }
     cluster.assert_plans_nothing();
+    no_member_is_added_by_the_way(&mut cluster)
+}
+
+/// A changed set of etcd or control-plane hosts is refused whole, before anything is written (design 11.7).
+fn no_member_is_added_by_the_way(cluster: &mut Cluster) -> Result<()> {
+    cluster.file.nodes[2].roles = vec!["etcd", "worker"];
+    cluster.file.more = "services:\n  scheduler:\n    extra_args:\n      v: 3\n".to_owned();
+    cluster.write()?;
+    let files = "find /etc/kubernetes /etc/etcd /var/lib/etcd /var/lib/bastide -maxdepth 1 -printf '%p %T@\\n'; true";
+    let before: Vec<_> = cluster.hosts().iter().map(|host| host.ssh(files)).collect::<Result<_, _>>()?;
+    let refused = cluster.bastide(&["up", "--yes"])?;
+    assert_eq!(refused.code, Some(1), "{refused}");
+    for word in ["h3", "etcd", "nothing was changed"] {
+        assert!(refused.stderr.contains(word), "{word:?} is not said: {refused}");
+    }
+    let after: Vec<_> = cluster.hosts().iter().map(|host| host.ssh(files)).collect::<Result<_, _>>()?;
+    assert_eq!(after, before, "something was written: {refused}");
     Ok(())
 }
 

@@ -29,6 +29,9 @@ fn api_server_flags(cluster: &mut Cluster, flags: &str) -> Result<()> {
 #[test]
 fn changes_go_back_by_hand_and_by_themselves_and_certificates_are_renewed() -> Result<()> {
     let mut cluster = Cluster::one_host()?;
+    // It has a certificate too.
+    cluster.file.metrics = true;
+    cluster.write()?;
     cluster.up();
     let first = cluster.host("h1").ssh(&format!("cat {MANIFEST}"))?;
     there_and_back(&mut cluster, &first)?;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use anyhow::Result;
 
 use crate::checks;
@@ -9,15 +10,21 @@ use crate::support::Cluster;
 
 #[test]
 fn three_bare_hosts_become_a_cluster_and_bare_hosts_again() -> Result<()> {
-    let cluster = Cluster::three_all_roles()?;
+    let mut cluster = Cluster::three_all_roles()?;
     let before = checks::traces(&cluster)?;
+    // Whoever has this SSH key can open the state when the identity is lost.
+    let key = std::fs::read_to_string(cluster.bed.key().with_extension("pub"))?;
+    cluster.file.more_options = format!("  state: {{recipients: ['{}']}}\n", key.trim());
+    cluster.write()?;
 
     let planned = cluster.bastide(&["plan"])?;
     assert_eq!(planned.code, Some(2), "a plan with changes: {planned}");
     assert!(!cluster.folder().join("cluster.bastide").exists(), "`plan` left state behind");
 
-    let up = cluster.bastide(&["up", "--yes", "--no-identity-backup", "--timings"])?;
+    let up = cluster.bastide(&["up", "--yes", "--timings"])?;
     assert_eq!(up.code, Some(0), "the first up: {up}");
+    let (_, signer) = up.stderr.split_once("Its signer is ").context("no signer is named")?;
+    let signer = signer.split(':').next().unwrap_or_default().to_owned();
     println!("up of three hosts: {:.1} s", up.took.as_secs_f64());
     for (host, sessions) in checks::sessions(&up) {
         println!("{host}: {sessions} session channels for a fresh up");
@@ -38,6 +45,7 @@ fn three_bare_hosts_become_a_cluster_and_bare_hosts_again() -> Result<()> {
 
     drift(&cluster)?;
     lost_state(&cluster)?;
+    lost_identity(&cluster, &signer)?;
 
     let removed = cluster.bastide(&["remove", "--yes", "--cluster", "test"])?;
     assert_eq!(removed.code, Some(0), "{removed}");
@@ -92,6 +100,26 @@ fn lost_state(cluster: &Cluster) -> Result<()> {
     assert_eq!(refused.code, Some(1), "an older copy of the state was used: {refused}");
     assert!(refused.stderr.contains("older copy"), "{refused}");
     let recovered = cluster.bastide(&["state", "recover", "--host", "h2"])?;
+    assert_eq!(recovered.code, Some(0), "{recovered}");
+    cluster.assert_plans_nothing();
+    Ok(())
+}
+
+/// The state and the identity are gone: a recipient's key and a host bring both back.
+fn lost_identity(cluster: &Cluster, signer: &str) -> Result<()> {
+    std::fs::remove_dir_all(cluster.folder().join("cluster.bastide"))?;
+    std::fs::remove_dir_all(cluster.folder().join("config/bastide/identities"))?;
+    let refused = cluster.bastide(&["state", "recover", "--host", "h1"])?;
+    assert_eq!(refused.code, Some(1), "{refused}");
+    let key = cluster.bed.key().display().to_string();
+    let recover = |signer: &str| {
+        let arguments = ["state", "recover", "--host", "h1", "--recipient-key", &key, "--signer", signer];
+        cluster.bastide(&arguments)
+    };
+    let other = signer.chars().rev().collect::<String>();
+    let forged = recover(&other)?;
+    assert_eq!(forged.code, Some(1), "a copy of another signer was taken: {forged}");
+    let recovered = recover(signer)?;
     assert_eq!(recovered.code, Some(0), "{recovered}");
     cluster.assert_plans_nothing();
     Ok(())

@@ -2,6 +2,8 @@
 //! check stands on its own; they share the cluster because it takes longer to make than all of them.
 
 use std::collections::BTreeMap;
+use std::io::BufRead as _;
+use std::io::BufReader;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -242,10 +244,34 @@ fn pods_can_be_entered_read_and_rolled(cluster: &Cluster) -> Result<()> {
     let pod = listed.lines().next().unwrap_or_default().to_owned();
     ensure!(cluster.kubectl(&["exec", "-n", "kube-system", &pod, "--", "etcd", "--version"])?.contains("etcd Version"));
     ensure!(cluster.kubectl(&["logs", "-n", "kube-system", &pod, "--tail=5"])?.lines().count() > 0);
+    ports_are_forwarded(cluster, &pod)?;
     cluster.kubectl(&["rollout", "restart", "-n", "kube-system", "deployment/coredns"])?;
     cluster.kubectl(&["rollout", "status", "-n", "kube-system", "deployment/coredns", "--timeout=180s"])?;
     cluster.kubectl_until(&["top", "nodes", "--no-headers"], 3 * MINUTE, |text| text.lines().count() == 3)?;
     cluster.assert_plans_nothing();
+    Ok(())
+}
+
+/// etcd's own metrics, which only its host's loopback has, come through a forwarded port.
+fn ports_are_forwarded(cluster: &Cluster, pod: &str) -> Result<()> {
+    let mut forward = cluster.kubectl_command();
+    forward.args(["port-forward", "-n", "kube-system", pod, ":2381"]).stdout(std::process::Stdio::piped());
+    let mut forward = forward.spawn()?;
+    let mut line = String::new();
+    // It lives as long as somebody reads what it says.
+    let mut said = BufReader::new(forward.stdout.take().context("no output")?);
+    let heard = said.read_line(&mut line);
+    let answer = heard.map_err(anyhow::Error::from).and_then(|_| {
+        // `Forwarding from 127.0.0.1:40157 -> 2381`
+        let address = line.split_whitespace().nth(2).with_context(|| format!("no address in {line:?}"))?;
+        let output =
+            cluster.bed.command("curl").args(["-s", "-m", "20", &format!("http://{address}/health")]).output()?;
+        Ok(String::from_utf8(output.stdout)?)
+    });
+    forward.kill()?;
+    forward.wait()?;
+    let answer = answer?;
+    ensure!(answer.contains("\"health\":\"true\""), "{line}: {answer}");
     Ok(())
 }
 

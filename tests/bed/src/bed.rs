@@ -150,6 +150,8 @@ impl Bed {
         command.env("BED", &self.name).env("NET", &self.net).env("BASTIDE_BED_CACHE", self.cache.folder());
         // Tests run beside builds and other beds: patience is not what they measure.
         command.env("BED_CONNECT", "15");
+        // A bed that is gone with its test is nothing to keep on a disk; what the disk costs is for the benchmark to say.
+        command.env("BED_MEMORY", if self.keep == Keep::UntilDropped { "1" } else { "0" });
         command
     }
 }

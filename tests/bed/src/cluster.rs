@@ -15,6 +15,8 @@ pub struct ClusterFile {
     pub minor: String,
     /// The nodes, in order.
     pub nodes: Vec<Node>,
+    /// Whether metrics-server runs. It is ready only half a minute after all else, when it has read every kubelet twice.
+    pub metrics: bool,
     /// More top-level keys, as YAML.
     pub more: String,
     /// More keys below `bastide:`, as YAML indented by two spaces.
@@ -51,6 +53,7 @@ impl ClusterFile {
             name: name.to_owned(),
             minor: "1.37".to_owned(),
             nodes,
+            metrics: true,
             more: String::new(),
             more_options: String::new(),
         }
@@ -89,7 +92,7 @@ nodes:
   plugin: flannel
 ingress:
   provider: none
-{more}bastide:
+{monitoring}{more}bastide:
   artifacts:
     bundle: {bundle}
   ssh:
@@ -110,6 +113,7 @@ ingress:
             name = self.name,
             version = version.trim(),
             key = bed.key().display(),
+            monitoring = if self.metrics { "" } else { "monitoring:\n  provider: none\n" },
             more = self.more,
             bundle = fs::canonicalize(cache.bundle(&self.minor))?.display(),
             known_hosts = folder.join("known_hosts").display(),
