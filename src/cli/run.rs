@@ -135,9 +135,10 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
             console.settle();
             Ok(ended(&if silent.is_empty() { Reached::Wholly } else { Reached::Except(silent) }, console))
         }
-        Command::State(command) => state(command, &config, &talk).await,
+        Command::State(command) => state(command, &config, console, &talk).await,
         Command::Util(Util::GetStateFile { reach }) => {
-            state(State::Recover { reach, host: None, recipient_key: None, signer: None }, &config, &talk).await
+            let recover = State::Recover { reach, host: None, file: None, recipient_key: None, signer: None };
+            state(recover, &config, console, &talk).await
         }
         Command::Util(Util::GetKubeconfig) => {
             ops::write_kubeconfig(&alone("kubeconfig"), &Destination::Beside, "admin", 30, &*talk)?;
@@ -163,13 +164,22 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
     }
 }
 
-async fn state(command: State, config: &Path, talk: &Arc<dyn Talk>) -> Result<u8, OpsError> {
+async fn state(command: State, config: &Path, console: &Arc<Console>, talk: &Arc<dyn Talk>) -> Result<u8, OpsError> {
     match command {
-        State::Recover { reach, host, recipient_key, signer } => {
+        State::Recover { reach, host, file, recipient_key, signer } => {
             let lost = recipient_key.map(|key| ops::LostIdentity { key, signer });
             let invocation = invocation(config, &reach, "state recover");
-            print(&ops::recover(&invocation, host.as_deref(), lost.as_ref(), talk).await?)?;
+            print(&ops::recover(&invocation, &ops::RecoverOptions { host, file, lost }, talk).await?)?;
             Ok(0)
+        }
+        State::Export { file } => {
+            print(&ops::export_state(&invocation(config, &Reach::default(), "state export"), &file, &**talk)?)?;
+            Ok(0)
+        }
+        State::Rekey { reach, no_identity_backup } => {
+            let reached = ops::rekey(&invocation(config, &reach, "state rekey"), no_identity_backup, talk).await?;
+            console.settle();
+            Ok(ended(&reached, console))
         }
         State::Check(output) => {
             let examined = ops::check_state(&invocation(config, &Reach::default(), "state check"), &**talk)?;

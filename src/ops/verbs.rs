@@ -6,8 +6,6 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::apply::Fleet;
-use crate::host::Host as _;
 use crate::host::ssh;
 use crate::model::Content;
 use crate::model::HostName;
@@ -17,19 +15,12 @@ use crate::ops::OpsError;
 use crate::ops::Talk;
 use crate::ops::access;
 use crate::ops::connect;
-use crate::ops::connect::RealHost;
-use crate::ops::kept;
 use crate::ops::kept::Kept;
 use crate::ops::prepare;
 use crate::ops::reach::holder;
 use crate::ops::saved;
 use crate::plan;
-use crate::store;
-use crate::store::Examined;
-use crate::store::Protection;
-use crate::store::Recipients;
 use crate::store::StoreError;
-use crate::store::Trust;
 
 /// A plan, ready to be printed.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,16 +79,6 @@ pub fn validate(invocation: &Invocation, talk: &dyn Talk) -> Result<String, OpsE
     ))
 }
 
-/// Reads all of the state folder: what is there, whole, and readable by nobody else.
-pub fn check_state(invocation: &Invocation, talk: &dyn Talk) -> Result<Examined, OpsError> {
-    let local = Local::read(invocation)?;
-    let kept = Kept::open(&local.path, &local.cluster, talk)?;
-    match &kept.store {
-        Some(store) => Ok(store.examine()?),
-        None => Err(StoreError::NoState { folder: kept.folder }.into()),
-    }
-}
-
 /// Where a kubeconfig goes.
 #[derive(Debug, Clone)]
 pub enum Destination {
@@ -138,88 +119,6 @@ pub fn write_kubeconfig(
     access::write(&path, &content)?;
     talk.say(&format!("kubeconfig: {} (for {days} days)", path.display()));
     Ok(None)
-}
-
-/// How an identity that is lost comes back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LostIdentity {
-    /// Private key of one of `bastide.state.recipients`.
-    pub key: PathBuf,
-    /// The signer that the first `up` printed.
-    pub signer: Option<String>,
-}
-
-/// Rebuilds the state folder from the sealed copy of one host, else from the newest of all; with `lost` also the identity.
-pub async fn recover(
-    invocation: &Invocation,
-    host: Option<&str>,
-    lost: Option<&LostIdentity>,
-    talk: &Arc<dyn Talk>,
-) -> Result<String, OpsError> {
-    let local = Local::read(invocation)?;
-    let fleet = prepare::fleet(&local, invocation, talk).await?;
-    let (name, copy, head) = match host {
-        Some(host) => {
-            let name = HostName::new(host).map_err(|error| OpsError::Impossible(format!("--host: {error}")))?;
-            let Some(machine) = fleet.get(&name) else {
-                return Err(OpsError::Impossible(format!("{name}: is not in cluster.yml or does not answer")));
-            };
-            copy_of(machine).await.and_then(|found| match found {
-                Some((copy, head)) => Ok((name.clone(), copy, head)),
-                None => Err(OpsError::Impossible(format!("{name}: there is no sealed copy of a state on this host"))),
-            })?
-        }
-        None => newest_copy(&local, &fleet).await?,
-    };
-    let identity = match lost {
-        None => kept::identity(&head.cluster, &local.cluster, &**talk)?,
-        Some(lost) => {
-            let trust = lost.signer.clone().map_or(Trust::OnFirstUse, Trust::Signer);
-            let identity = store::restore_identity(&copy, &store::read_private(&lost.key)?, &trust)?;
-            identity.save(&store::identities_folder()?, &Protection::default())?;
-            identity
-        }
-    };
-    let recipients = Recipients::parse(&local.cluster.options.recipients)?;
-    let folder = store::folder_for(&local.path);
-    let holder = holder(invocation, prepare::now())?;
-    let (store, _lock) = store::recover(&copy, identity, recipients, &folder, &holder)?;
-    let newest = store.newest().map(|revision| revision.id.to_string()).unwrap_or_default();
-    Ok(format!("{}: cluster {}, up to revision {newest}, from {name}\n", folder.display(), store.name()))
-}
-
-/// The sealed copy on a host and what it says of itself.
-async fn copy_of(machine: &RealHost) -> Result<Option<(Content, store::Head)>, OpsError> {
-    let copy = machine.fetch_state().await.map_err(|error| OpsError::Hosts(vec![error]))?;
-    let Some(copy) = copy else { return Ok(None) };
-    match store::head(&copy) {
-        Some(head) => Ok(Some((copy, head))),
-        None => Err(OpsError::Impossible(format!("{}: its copy of the state cannot be read", machine.name()))),
-    }
-}
-
-/// The newest copy of all hosts that answer; one that cannot be read is passed over as long as another one can.
-async fn newest_copy(local: &Local, fleet: &Fleet<RealHost>) -> Result<(HostName, Content, store::Head), OpsError> {
-    let mut newest: Option<(HostName, Content, store::Head)> = None;
-    let mut trouble = Vec::new();
-    let members = local.cluster.nodes.iter().filter(|node| node.roles.control_plane() || node.roles.etcd());
-    for node in members {
-        let Some(machine) = fleet.get(&node.name) else {
-            trouble.push(format!("{}: does not answer", node.name));
-            continue;
-        };
-        match copy_of(machine).await {
-            Ok(Some((copy, head))) => {
-                let age = |head: &store::Head| (head.revision.clone(), head.written);
-                if newest.as_ref().is_none_or(|(_, _, known)| age(known) < age(&head)) {
-                    newest = Some((node.name.clone(), copy, head));
-                }
-            }
-            Ok(None) => trouble.push(format!("{}: there is no sealed copy of a state on this host", node.name)),
-            Err(error) => trouble.push(error.to_string()),
-        }
-    }
-    newest.ok_or_else(|| OpsError::Impossible(trouble.join("\n")))
 }
 
 /// A host's SSH key as it was shown.

@@ -16,6 +16,7 @@ use crate::model::RevisionState;
 use crate::store::Backup;
 use crate::store::FolderLock;
 use crate::store::Identity;
+use crate::store::Journal;
 use crate::store::Recipients;
 use crate::store::Store;
 use crate::store::StoreError;
@@ -29,6 +30,7 @@ use crate::store::manifest::SCHEMA;
 use crate::store::manifest::Schema;
 use crate::store::pack;
 use crate::store::pack::Index;
+use crate::store::prune::Chain;
 use crate::store::seal;
 use crate::store::seal::Closed;
 use crate::store::seal::Unsigned;
@@ -59,6 +61,9 @@ struct Carried {
     identity: String,
     history: Vec<Revision>,
     kept: Vec<Index>,
+    /// Lines of the journal; none in the copies on hosts.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    journal: String,
 }
 
 /// What a document says about itself, unverified: to choose the newest among several, and the identity that opens it.
@@ -93,9 +98,19 @@ impl Store {
     /// The newest state in one document: the whole history, and the contents of the newest reached and the newest
     /// revision.
     pub fn sealed_copy(&self) -> Result<Content, StoreError> {
+        self.carry(newest(&self.manifest), String::new())
+    }
+
+    /// All of the folder in one document of the same kind: the contents of every revision that has any, and the journal.
+    pub fn export(&self) -> Result<Content, StoreError> {
+        let kept = self.manifest.entries.iter().filter(|entry| !entry.packs.is_empty());
+        self.carry(kept.collect(), Journal::at(&self.folder).text()?)
+    }
+
+    fn carry(&self, entries: Vec<&Entry>, journal: String) -> Result<Content, StoreError> {
         let mut kept = Vec::new();
         let mut contents: BTreeMap<Digest, Content> = BTreeMap::new();
-        for entry in newest(&self.manifest) {
+        for entry in entries {
             let (index, mut all) = self.contents(entry)?;
             let wanted: std::collections::BTreeSet<Digest> = index.all().copied().collect();
             all.retain(|digest, _| wanted.contains(digest));
@@ -103,7 +118,7 @@ impl Store {
             kept.push(index);
         }
         let identity = self.identity.text().to_owned();
-        let carried = Carried { backup: self.manifest.backup, identity, history: self.history(), kept };
+        let carried = Carried { backup: self.manifest.backup, identity, history: self.history(), kept, journal };
         let plain = pack::pack(&carried, contents.values()).ok_or(StoreError::Crypto("packing the state"))?;
         self.seal(COPY, &Content::new(plain.as_slice()))
     }
@@ -153,16 +168,26 @@ pub fn recover(
             }
         })
         .collect();
+    let mut chain = Chain::default();
     for index in &carried.kept {
         index.assemble(&contents).ok_or_else(damaged)?;
-        let file = store.write_pack(index, index.all().filter_map(|digest| contents.get(digest)))?;
         let entry = entries.iter_mut().find(|entry| entry.revision.id == index.revision).ok_or_else(damaged)?;
-        entry.packs = vec![file];
+        entry.packs = chain.add(&store, index, &contents)?;
     }
+    Journal::at(folder).found(&carried.journal)?;
     let mut manifest = store.manifest.clone();
     manifest.entries = entries;
     store.replace(manifest)?;
     Ok((store, lock))
+}
+
+/// The secrets' documents of all revisions whose contents are in `copy`, oldest first.
+pub fn secrets_of(copy: &Content, identity: &Identity) -> Result<Vec<Content>, StoreError> {
+    let (_, plain) = open(COPY, copy, identity)?;
+    let damaged = || broken("it cannot be read");
+    let (carried, contents): (Carried, BTreeMap<Digest, Content>) = pack::unpack(plain.expose()).ok_or_else(damaged)?;
+    let forms = carried.kept.iter().map(|index| index.assemble(&contents).map(|(_, _, secrets)| secrets));
+    forms.collect::<Option<_>>().ok_or_else(damaged)
 }
 
 /// The folder's own manifest where it is intact and the copy goes beyond it.

@@ -63,6 +63,20 @@ impl Journal {
         self.disk.append(&self.path, &text)
     }
 
+    /// The file as it is; empty where there is none.
+    pub(crate) fn text(&self) -> Result<String, StoreError> {
+        match std::fs::read(&self.path) {
+            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+            Err(error) => Err(StoreError::io(&self.path, "reading", &error)),
+        }
+    }
+
+    /// Takes over the lines of an export where there is no journal; one that is here knows more.
+    pub(crate) fn found(&self, text: &str) -> Result<(), StoreError> {
+        if text.is_empty() || self.path.exists() { Ok(()) } else { self.disk.write(&self.path, text.as_bytes()) }
+    }
+
     /// All lines, oldest first. A line that a dying run left torn is passed over.
     pub fn read(&self) -> Result<Vec<JournalLine>, StoreError> {
         match std::fs::read(&self.path) {

@@ -15,6 +15,7 @@ mod lock;
 mod manifest;
 mod pack;
 mod prune;
+mod rekey;
 mod seal;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ pub use copy::Trust;
 pub use copy::head;
 pub use copy::recover;
 pub use copy::restore_identity;
+pub use copy::secrets_of;
 pub use disk::PrivateFile;
 pub use disk::files_in;
 pub use disk::open_file;

@@ -1,14 +1,18 @@
 //! What of the past is kept.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use crate::model::Content;
+use crate::model::Digest;
 use crate::model::RevisionId;
 use crate::store::FolderLock;
 use crate::store::Store;
 use crate::store::StoreError;
 use crate::store::folder::CHAIN;
 use crate::store::manifest::PackFile;
+use crate::store::pack::Index;
 
 /// What a pruning did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +21,31 @@ pub struct Pruned {
     pub dropped: Vec<RevisionId>,
     /// Bytes that the sealed files take less than before.
     pub freed: u64,
+}
+
+/// Sealed files of which each holds what the ones before it lack.
+#[derive(Default)]
+pub(crate) struct Chain {
+    packs: Vec<PackFile>,
+    held: BTreeSet<Digest>,
+}
+
+impl Chain {
+    /// Writes what is new in the next revision. Gives all files that together hold it.
+    pub(crate) fn add(
+        &mut self,
+        store: &Store,
+        index: &Index,
+        contents: &BTreeMap<Digest, Content>,
+    ) -> Result<Vec<PackFile>, StoreError> {
+        if self.packs.len() >= CHAIN {
+            *self = Self::default();
+        }
+        let fresh = index.all().filter(|digest| !self.held.contains(*digest)).filter_map(|d| contents.get(d));
+        self.packs.push(store.write_pack(index, fresh)?);
+        self.held.extend(index.all().copied());
+        Ok(self.packs.clone())
+    }
 }
 
 impl Store {
@@ -51,24 +80,23 @@ impl Store {
         }
         if !dropped.is_empty() {
             // Sealed files build upon older ones: those that stay are written anew, the first one whole.
-            let mut chain: Vec<PackFile> = Vec::new();
-            let mut held = BTreeSet::new();
+            let mut chain = Chain::default();
             for (at, entry) in entries.iter().enumerate().skip(oldest) {
                 if entry.packs.is_empty() {
                     continue;
                 }
-                if chain.len() >= CHAIN {
-                    chain.clear();
-                    held.clear();
-                }
                 let (index, contents) = self.contents(entry)?;
-                let fresh = index.all().filter(|digest| !held.contains(*digest)).filter_map(|d| contents.get(d));
-                chain.push(self.write_pack(&index, fresh)?);
-                held.extend(index.all().copied());
-                manifest.entries[at].packs.clone_from(&chain);
+                manifest.entries[at].packs = chain.add(self, &index, &contents)?;
             }
             self.replace(manifest)?;
         }
+        self.remove_unnamed()?;
+        let size = |files: &[(PathBuf, u64)]| files.iter().map(|(_, size)| size).sum::<u64>();
+        Ok(Pruned { dropped, freed: size(&before).saturating_sub(size(&self.sealed()?)) })
+    }
+
+    /// Removes sealed files that no revision names: a run that died left them, or they were written anew.
+    pub(crate) fn remove_unnamed(&self) -> Result<(), StoreError> {
         let named: BTreeSet<PathBuf> =
             self.manifest.entries.iter().flat_map(|entry| &entry.packs).map(|file| self.pack_path(file)).collect();
         for (path, _) in self.sealed()? {
@@ -76,8 +104,7 @@ impl Store {
                 std::fs::remove_file(&path).map_err(|error| StoreError::io(&path, "removing", &error))?;
             }
         }
-        let size = |files: &[(PathBuf, u64)]| files.iter().map(|(_, size)| size).sum::<u64>();
-        Ok(Pruned { dropped, freed: size(&before).saturating_sub(size(&self.sealed()?)) })
+        Ok(())
     }
 
     /// Every sealed file with its size.

@@ -6,6 +6,7 @@ use super::support::NOW;
 use super::support::begin;
 use super::support::holder;
 use super::support::id;
+use super::support::secrets;
 use super::support::whole;
 use crate::model::Content;
 use crate::model::RevisionState;
@@ -18,6 +19,7 @@ use crate::store::Trust;
 use crate::store::head;
 use crate::store::recover;
 use crate::store::restore_identity;
+use crate::store::secrets_of;
 
 fn recovered(home: &Home, copy: &Content) -> Result<(Store, FolderLock), StoreError> {
     recover(copy, home.identity(), Recipients::default(), &home.folder(), &holder("anna"))
@@ -186,4 +188,36 @@ fn a_recipient_gets_the_identity_back_from_a_copy() {
     std::fs::remove_dir_all(home.folder()).unwrap();
     let (store, _lock) = recover(&copy, back, Recipients::default(), &home.folder(), &holder("anna")).unwrap();
     assert_eq!(store.load(&id(1)).unwrap(), whole(1, RevisionState::Reached));
+}
+
+#[test]
+fn an_export_holds_the_contents_of_every_revision_and_the_journal() {
+    let home = Home::new();
+    let mut store = home.with_history();
+    let lock = store.lock(&holder("anna")).unwrap();
+    store.finish(&lock, &id(2), RevisionState::Reached, NOW).unwrap();
+    begin(&mut store, &lock, 3).unwrap();
+    store.finish(&lock, &id(3), RevisionState::Reached, NOW).unwrap();
+    drop(lock);
+    std::fs::write(home.folder().join("journal.jsonl"), "{\"a line\": 1}\n").unwrap();
+    let (copy, export) = (store.sealed_copy().unwrap(), store.export().unwrap());
+    assert!(!export.expose().windows(NEEDLE.len()).any(|window| window == NEEDLE.as_bytes()), "it lies in clear");
+    for (document, oldest) in [(copy, false), (export, true)] {
+        std::fs::remove_dir_all(home.folder()).unwrap();
+        let recovered = recover(&document, home.identity(), Recipients::default(), &home.folder(), &holder("anna"));
+        let (store, _lock) = recovered.unwrap();
+        assert_eq!(store.load(&id(3)).unwrap(), whole(3, RevisionState::Reached));
+        assert_eq!(store.load(&id(1)).is_ok_and(|loaded| loaded == whole(1, RevisionState::Reached)), oldest);
+        assert_eq!(home.folder().join("journal.jsonl").exists(), oldest);
+        assert!(store.examine().unwrap().is_well());
+    }
+}
+
+#[test]
+fn the_secrets_of_a_copys_revisions_are_those_that_went_in() {
+    let home = Home::new();
+    let copy = home.with_history().sealed_copy().unwrap();
+    assert_eq!(secrets_of(&copy, &home.identity()).unwrap(), [secrets(1), secrets(2)]);
+    let other = crate::store::Identity::generate(&super::support::cluster_id()).unwrap();
+    assert!(secrets_of(&copy, &other).is_err());
 }

@@ -86,6 +86,28 @@ fn a_death_while_finishing_leaves_the_old_or_the_new_history() {
 }
 
 #[test]
+fn a_death_while_sealing_anew_leaves_everything_sealed_to_the_old_or_to_the_new_recipients() {
+    let key = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa".to_owned();
+    let others = || Recipients::parse(std::slice::from_ref(&key)).unwrap();
+    let all = |store: &Store, recipients: &Recipients| {
+        let mut packs = store.manifest.entries.iter().flat_map(|entry| &entry.packs);
+        packs.all(|pack| pack.recipients == recipients.digest())
+    };
+    let deaths = die_everywhere(
+        |store, lock| {
+            let count = store.rekey(lock, others(), Backup::Recipients)?;
+            assert_eq!(count, 2);
+            assert!(store.examine()?.is_well(), "something is left of what was sealed before");
+            Ok(())
+        },
+        |store| all(store, &Recipients::default()) && store.backup() == Backup::None,
+        |store| all(store, &others()) && store.backup() == Backup::Recipients,
+    );
+    // Two sealed files and the manifest.
+    assert_eq!(deaths, 15);
+}
+
+#[test]
 fn a_death_while_creating_leaves_nothing_or_an_empty_history() {
     let create = |home: &Home| {
         let recipients = Recipients::default();
