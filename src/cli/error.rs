@@ -136,11 +136,11 @@ fn hints(error: &OpsError) -> Vec<String> {
         OpsError::LockLost { .. } => hint(
             "another run may have gone further; where it did, `bastide state recover --host HOST` fetches its state",
         ),
-        OpsError::RestoreUnfinished { .. } => {
-            hint("`bastide etcd snapshot restore` with the same snapshot goes on; with --abort the old data come back")
-        }
+        OpsError::RestoreUnfinished { .. } => hint(
+            "the same command goes on (`bastide etcd snapshot restore` with the same snapshot, or `bastide etcd recover` from the same host); with --abort the old data come back",
+        ),
         OpsError::DataBeforeRestore { .. } => hint(
-            "`bastide etcd snapshot restore --rejoin` with the same snapshot gives them the restored data; until then leave them out with --without",
+            "the same command with --rejoin (`bastide etcd snapshot restore` with the same snapshot, or `bastide etcd recover` from the same host) gives them the restored data; until then leave them out with --without",
         ),
         OpsError::Moved => hint("run `bastide plan` again and look at what changed"),
         OpsError::Stopped(_) => hint("the same command goes on from here; it looks at every host first"),

@@ -15,7 +15,9 @@ use crate::cli::args::Reach;
 use crate::cli::console::Console;
 use crate::cli::error;
 use crate::cli::restore;
+use crate::cli::restore::Recover;
 use crate::cli::restore::Restore;
+use crate::cli::restore::host_name;
 use crate::cli::run::ended;
 use crate::cli::run::invocation;
 use crate::cli::run::print;
@@ -54,6 +56,14 @@ pub(super) enum Etcd {
         #[command(flatten)]
         reach: Reach,
     },
+    /// Make etcd whole again from one member that survived, where quorum is lost and there is no snapshot
+    ///
+    /// Shows what will be done, and asks for the cluster's name. The control plane stops everywhere; then the survivor's data, its log
+    /// included, are made into a database, every member keeps its old data aside as /var/lib/etcd.before-…, gets that database
+    /// as a member of a new etcd cluster, and everything starts again. Hosts that are gone for good must be taken out of
+    /// cluster.yml or installed anew at their addresses first. Refused while etcd has a quorum. Cut off at any step, the same
+    /// command goes on, or --abort puts the old data back.
+    Recover(Recover),
     /// Snapshots: sealed, signed, and all that a restore needs beside the identity
     #[command(subcommand)]
     Snapshot(Snapshot),
@@ -183,10 +193,6 @@ fn snapshot_name(text: &str) -> Result<SnapshotName, String> {
     SnapshotName::new(bare).map_err(|error| error.to_string())
 }
 
-fn host_name(text: &str) -> Result<HostName, String> {
-    HostName::new(text).map_err(|error| error.to_string())
-}
-
 /// `72h` or `30d` in seconds.
 fn age(text: &str) -> Result<i64, String> {
     let wrong = || format!("{text:?} is no age such as 72h or 30d");
@@ -218,6 +224,11 @@ pub(super) async fn run(
             console.settle();
             print(&overview(&seen, OutputFormat::Text))?;
             Ok(if seen.healthy { 0 } else { error::DEGRADED })
+        }
+        Etcd::Recover(recover) => {
+            let reached = restore::recover(recover, config, talk, cancel).await?;
+            console.settle();
+            Ok(ended(&reached, console))
         }
         Etcd::Snapshot(Snapshot::Save(save)) | Etcd::SnapshotSave(save) => {
             let options = SaveOptions { name: save.name, from: save.from, local: save.local.folder, why: "save" };

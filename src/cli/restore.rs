@@ -1,4 +1,4 @@
-//! `etcd snapshot restore`: its flags, and what they lead to.
+//! `etcd snapshot restore` and `etcd recover`: their flags, and what they lead to.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::args::Reach;
 use crate::cli::run::invocation;
+use crate::model::HostName;
 use crate::model::SnapshotName;
 use crate::ops;
 use crate::ops::OpsError;
@@ -47,6 +48,65 @@ pub(super) struct Restore {
     pub timings: bool,
 }
 
+/// `etcd recover`
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(super) struct Recover {
+    #[command(flatten)]
+    pub reach: Reach,
+    /// The host of the member that survived; of several, the one that holds most
+    #[arg(long, value_name = "HOST", value_parser = host_name, required_unless_present = "abort")]
+    pub from: Option<HostName>,
+    /// Do not ask; needs --cluster
+    #[arg(short, long, requires = "cluster")]
+    pub yes: bool,
+    /// The cluster's name, as a proof that this one is meant
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// Put the data from before a recovery that was cut off back
+    #[arg(long)]
+    pub abort: bool,
+    /// Give members that were left out of this very recovery its data, and leave the others alone
+    #[arg(long, conflicts_with = "abort")]
+    pub rejoin: bool,
+    /// Print where the time went
+    #[arg(long)]
+    pub timings: bool,
+}
+
+/// Runs `etcd recover`.
+pub(super) async fn recover(
+    recover: Recover,
+    config: &Path,
+    talk: &Arc<dyn Talk>,
+    cancel: &CancellationToken,
+) -> Result<Reached, OpsError> {
+    let options = RestoreOptions {
+        snapshot: recover.from.map(Wanted::Survivor),
+        accept_foreign: false,
+        no_last_snapshot: true,
+        way: way(recover.abort, recover.rejoin),
+        yes: recover.yes,
+        cluster: recover.cluster,
+        timings: recover.timings,
+    };
+    Box::pin(ops::restore(&invocation(config, &recover.reach, "etcd recover"), &options, talk, cancel)).await
+}
+
+fn way(abort: bool, rejoin: bool) -> RestoreWay {
+    match (abort, rejoin) {
+        (true, _) => RestoreWay::Abort,
+        (false, true) => RestoreWay::Rejoin,
+        (false, false) => RestoreWay::Restore,
+    }
+}
+
+/// A host by its node's name.
+pub(super) fn host_name(text: &str) -> Result<HostName, String> {
+    HostName::new(text).map_err(|error| error.to_string())
+}
+
 /// Runs the command.
 pub(super) async fn run(
     snapshot: Option<Wanted>,
@@ -55,16 +115,11 @@ pub(super) async fn run(
     talk: &Arc<dyn Talk>,
     cancel: &CancellationToken,
 ) -> Result<Reached, OpsError> {
-    let way = match (restore.abort, restore.rejoin) {
-        (true, _) => RestoreWay::Abort,
-        (false, true) => RestoreWay::Rejoin,
-        (false, false) => RestoreWay::Restore,
-    };
     let options = RestoreOptions {
         snapshot,
         accept_foreign: restore.accept_foreign,
         no_last_snapshot: restore.no_last_snapshot,
-        way,
+        way: way(restore.abort, restore.rejoin),
         yes: restore.yes,
         cluster: restore.cluster,
         timings: restore.timings,

@@ -1,5 +1,6 @@
 //! etcd's snapshots on a host: put, listed, read, removed.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub struct RestoredEtcd {
     pub keys: u64,
     /// Hash up to that revision, and what was compacted away; none where etcd gave none.
     pub hash: Option<(u32, i64)>,
+    /// Names of the newest keys below the prefixes that were asked for.
+    pub names: BTreeSet<String>,
 }
 
 /// A file in the folder of snapshots.
@@ -110,18 +113,20 @@ impl<W: Wire> Machine<W> {
     }
 
     /// Restores a database of `size` bytes, as etcd streamed it, beside the cluster's own etcd, with the programs of `image`, and
-    /// asks that etcd what it holds at `revision` (0: at its newest). Nothing of it stays.
+    /// asks that etcd what it holds at `revision` (0: at its newest), and which keys below `prefixes`. Nothing of it stays.
     pub async fn prove_snapshot(
         &self,
         image: &ImageRef,
         size: u64,
         revision: u64,
         run: &str,
+        prefixes: &[String],
         database: Box<dyn Read + Send>,
     ) -> Result<RestoredEtcd, HostError> {
         let doing = "restoring a snapshot for proof";
         let run = self.plain(doing, run)?.to_owned();
-        let arguments = vec![image.to_string(), size.to_string(), revision.to_string(), run];
+        let mut arguments = vec![image.to_string(), size.to_string(), revision.to_string(), run];
+        arguments.extend_from_slice(prefixes);
         let payload = Payload::Stream(database);
         let output = self.wire().exec(Call { script: PROVE, arguments, payload, deadline: SILENCE }).await?;
         self.told(doing, &output)?;
@@ -167,6 +172,7 @@ fn restored(text: &str) -> Option<RestoredEtcd> {
         // Zero is left out.
         keys: find("count ")?["count"].as_u64().unwrap_or_default(),
         hash,
+        names: text.lines().filter_map(|line| line.strip_prefix("name ")).map(str::to_owned).collect(),
     })
 }
 

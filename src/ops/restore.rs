@@ -1,16 +1,14 @@
 //! `etcd snapshot restore`: etcd's data from a snapshot, on every member at once, as a new etcd cluster.
 
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Cluster;
-use crate::model::Desired;
+use crate::model::Digest;
 use crate::model::HostName;
-use crate::model::Observed;
 use crate::model::SnapshotName;
 use crate::model::utc;
 use crate::ops::Invocation;
@@ -21,17 +19,21 @@ use crate::ops::Talk;
 use crate::ops::encryption;
 use crate::ops::kept::Kept;
 use crate::ops::prepare;
-use crate::ops::prepare::Prepared;
 use crate::ops::prepare::Target;
+use crate::ops::reach::holder;
 use crate::ops::restore_before as before;
+use crate::ops::restore_before::Life;
+use crate::ops::restore_credentials as credentials;
 use crate::ops::restore_run;
 use crate::ops::restore_run::Job;
 use crate::ops::restore_run::Leg;
 use crate::ops::restore_run::Seats;
+use crate::ops::restore_seats as seats;
 use crate::ops::restore_source::Source;
 use crate::ops::restored;
 use crate::ops::snapshot::Site;
-use crate::plan::Refusal;
+use crate::ops::state;
+use crate::ops::survivor;
 use crate::route::restore as route;
 use crate::secrets;
 use crate::secrets::Entropy as _;
@@ -60,6 +62,8 @@ pub enum Wanted {
     File(PathBuf),
     /// The one of this name on the hosts.
     Named(SnapshotName),
+    /// None: what the member on this host holds, which survived alone.
+    Survivor(HostName),
 }
 
 /// What `etcd snapshot restore` was told.
@@ -90,7 +94,14 @@ pub async fn restore(
     cancel: &CancellationToken,
 ) -> Result<Reached, OpsError> {
     let local = Local::read(invocation)?;
-    let kept = Kept::open(&local.path, &local.cluster, &**talk)?;
+    let mut kept = Kept::open(&local.path, &local.cluster, &**talk)?;
+    if let (None, RestoreWay::Restore, Some(Wanted::File(path))) = (&kept.store, options.way, &options.snapshot)
+        && state::is_snapshot(path)?
+    {
+        let made = state::from_file(&local, path, None, invocation, &**talk)?;
+        talk.warn(&format!("there was no state folder; the snapshot holds the one of its time: {}", made.trim_end()));
+        kept = Kept::open(&local.path, &local.cluster, &**talk)?;
+    }
     let job = if options.way == RestoreWay::Abort {
         Box::pin(take_back(local, kept, invocation, talk)).await?
     } else {
@@ -111,6 +122,19 @@ fn fits(source: &Source, local: &Local) -> Result<(), OpsError> {
     }
 }
 
+/// What is to be restored, as far as it is known before anything stops.
+struct Origin {
+    /// What the token says of it.
+    seed: Digest,
+    /// The database; none where it is made on the way.
+    source: Option<Source>,
+    /// From whose data it is made on the way.
+    survivor: Option<HostName>,
+    /// For people.
+    what: String,
+    notes: Vec<String>,
+}
+
 /// A restore, a new one or one that was cut off.
 async fn begin(
     local: Local,
@@ -129,62 +153,103 @@ async fn begin(
     let bundle = local.bundle()?;
     let fleet = prepare::fleet(&local, invocation, talk).await?;
     let site = Site::beside(&kept, fleet.clone())?;
-    let source = match wanted {
-        Wanted::File(path) => Source::file(path, store.identity(), options.accept_foreign)?,
-        Wanted::Named(name) => Source::named(&site, name, options.accept_foreign, &**talk).await?,
-    };
-    fits(&source, &local)?;
-    if let Some(then) = source.manifest.as_ref().and_then(|manifest| manifest.revision.as_ref()) {
-        encryption::readable(&kept, then)?;
-    }
+    let open = restored::unfinished(&history);
+    let goes_on = open.is_some();
+    let mut origin = origin(wanted, &mut kept, &site, &local, options, goes_on, &**talk).await?;
     let no_state = || StoreError::NoState { folder: kept.folder.clone() };
     let birth = &mut kept.secrets.as_mut().ok_or_else(no_state)?.etcd;
     let without = prepare::without(invocation)?;
-    let same = route::made_from(&birth.token, &source.database.digest);
-    let open = restored::unfinished(&history);
+    let same = route::made_from(&birth.token, &origin.seed);
     if let Some(open) = open.filter(|open| !same || restored::is_late(open) != rejoin) {
         return Err(OpsError::RestoreUnfinished { revision: open.id.clone(), why: open.why.clone() });
     }
     let away = restored::away(&history);
     if rejoin && (!same || away.is_empty()) {
-        let why = "--rejoin: no member was away when this snapshot was restored, or another one was restored since";
+        let why = "--rejoin: no member was away when this was restored, or something else was restored since";
         return Err(OpsError::Impossible(why.to_owned()));
     }
     let begins = open.is_none() && !rejoin;
-    let goes_on = open.is_some();
     if begins {
         let mut random = [0; 4];
         SystemEntropy.fill(&mut random)?;
-        birth.token = route::token(&source.database.digest, prepare::now(), random);
+        birth.token = route::token(&origin.seed, prepare::now(), random);
         birth.members = members(&local.cluster);
     }
     let token = birth.token.clone();
     let prepared = prepare::survey(local, kept, None, bundle, fleet, &**talk).await?;
     let seats = if rejoin {
-        late(&prepared, &away, &without)?
+        seats::late(&prepared, &away, &without)?
     } else {
-        let left_out = left_out(&prepared.target.desired, &prepared.observed, &without)?;
+        let left_out = seats::left_out(&prepared.target.desired, &prepared.observed, &without)?;
         Seats { away: left_out.clone(), left_out, late: None }
     };
-    let mut notes = notes(&source, goes_on, seats.late.as_ref());
+    if let Some(late) = &seats.late {
+        let names: Vec<_> = late.iter().map(ToString::to_string).collect();
+        origin.notes = vec![format!("{}: joins the restored etcd with the data it was made from", names.join(", "))];
+    }
     let mut last = None;
-    if begins {
-        let alive = before::alive(&site).await;
-        notes.extend(before::loss(source.manifest.as_ref(), alive, prepared.now));
-        last = alive.filter(|_| !options.no_last_snapshot).map(|_| site);
-        notes.push(before::announced(alive, last.is_some()));
+    if let Some(source) = origin.source.as_ref().filter(|_| begins) {
+        let life = before::look(&site, source.manifest.as_ref()).await;
+        origin.notes.extend(before::loss(source.manifest.as_ref(), life, prepared.now));
+        if matches!(life, Life::Serves(_)) {
+            talk.busy("comparing the snapshot's credentials with the cluster's");
+            let prefix = encryption::prefix(&prepared.target.desired, &prepared.target.blobs);
+            let run = holder(invocation, prepared.now)?.run;
+            origin.notes.extend(credentials::coming_back(&site, source, &prefix, &run).await);
+            talk.idle();
+        }
+        last = matches!(life, Life::Serves(_)).then_some(site).filter(|_| !options.no_last_snapshot);
+        origin.notes.push(before::announced(life, last.is_some()));
     }
     Ok(Job {
-        why: format!("etcd restored from {}", source.name),
-        legs: vec![Leg::Stop, Leg::Bare, Leg::Exchange, Leg::Target, Leg::Objects],
-        notes,
+        why: match &origin.survivor {
+            Some(_) => format!("etcd recovered from {}", origin.what),
+            None => format!("etcd restored from {}", origin.what),
+        },
+        legs: vec![Leg::Stop, Leg::Bare, Leg::Gather, Leg::Exchange, Leg::Target, Leg::Objects],
+        notes: origin.notes,
         last,
-        source: Some(source),
+        source: origin.source,
+        survivor: origin.survivor,
         token,
         seats,
         is_restore: true,
         prepared,
     })
+}
+
+/// Reads what is to be restored, or asks the survivor.
+async fn origin(
+    wanted: &Wanted,
+    kept: &mut Kept,
+    site: &Site,
+    local: &Local,
+    options: &RestoreOptions,
+    goes_on: bool,
+    talk: &dyn Talk,
+) -> Result<Origin, OpsError> {
+    let source = match wanted {
+        Wanted::Survivor(host) => {
+            let mut notes = survivor::notes(host, goes_on);
+            let begun = goes_on || options.way == RestoreWay::Rejoin;
+            let known = survivor::judge(site, host, local.cluster.kubernetes, begun).await?;
+            notes.splice(0..0, known);
+            let (seed, what) = (survivor::seed(host), format!("what {host} holds"));
+            return Ok(Origin { seed, source: None, survivor: Some(host.clone()), what, notes });
+        }
+        Wanted::Named(name) => Source::named(site, name, options.accept_foreign, talk).await?,
+        Wanted::File(path) => Source::file(path, site.store().identity(), options.accept_foreign)?,
+    };
+    fits(&source, local)?;
+    let custom = local.cluster.services.api.custom_encryption.is_some();
+    // A member that joins late catches up with what the others hold by now.
+    let keys = match options.way {
+        RestoreWay::Rejoin => None,
+        _ => encryption::read_as_then(kept, &source, custom)?,
+    };
+    let notes = notes(&source, goes_on).into_iter().chain(keys).collect();
+    let (seed, what) = (source.database.digest, source.name.clone());
+    Ok(Origin { seed, what, source: Some(source), survivor: None, notes })
 }
 
 /// The way back from a restore that was cut off.
@@ -218,13 +283,14 @@ async fn take_back(local: Local, kept: Kept, invocation: &Invocation, talk: &Arc
     let fleet = prepare::fleet(&local, invocation, talk).await?;
     let prepared = prepare::survey(local, kept, Some(&before), bundle, fleet, &**talk).await?;
     let without = prepare::without(invocation)?;
-    let left_out = left_out(&prepared.target.desired, &prepared.observed, &without)?;
+    let left_out = seats::left_out(&prepared.target.desired, &prepared.observed, &without)?;
     Ok(Job {
         why,
         legs: vec![Leg::Stop, Leg::Bare, Leg::PutBack, Leg::Target, Leg::Objects],
         notes: vec!["what was written since the restore began is lost".to_owned()],
         last: None,
         source: None,
+        survivor: None,
         token,
         seats: Seats { away: left_out.clone(), left_out, late: None },
         is_restore: false,
@@ -241,66 +307,7 @@ fn members(cluster: &Cluster) -> BTreeMap<HostName, String> {
     cluster.etcd_members().map(peer).collect()
 }
 
-/// Hosts that a restore goes without, or why it can't.
-fn left_out(
-    target: &Desired,
-    observed: &Observed,
-    without: &BTreeSet<HostName>,
-) -> Result<BTreeSet<HostName>, OpsError> {
-    let mut refusals: Vec<_> = without
-        .iter()
-        .filter(|name| !target.hosts.contains_key(*name))
-        .map(|name| Refusal::UnknownHost { host: name.clone() })
-        .collect();
-    let silent = |name: &HostName| !observed.hosts.contains_key(name) && !without.contains(name);
-    let is_member =
-        |name: &HostName| target.hosts.get(name).is_some_and(|host| host.roles.etcd() || host.roles.control_plane());
-    for name in target.hosts.keys().filter(|name| silent(name) && is_member(name)) {
-        refusals.push(Refusal::Unreachable {
-            host: name.clone(),
-            reason: observed.unreachable.get(name).cloned().unwrap_or_else(|| "it was not looked at".to_owned()),
-            role: if target.hosts[name].roles.control_plane() { "a control-plane host" } else { "an etcd host" },
-        });
-    }
-    let members: Vec<_> = target.hosts.iter().filter(|(_, host)| host.roles.etcd()).collect();
-    let running = members.iter().filter(|(name, _)| !without.contains(*name)).count();
-    let quorum = members.len() / 2 + 1;
-    if refusals.is_empty() && running < quorum {
-        refusals.push(Refusal::NoQuorum { running, members: members.len(), quorum });
-    }
-    let serves =
-        |(name, host): (&HostName, &crate::model::DesiredHost)| host.roles.control_plane() && !without.contains(name);
-    if refusals.is_empty() && !target.hosts.iter().any(serves) {
-        refusals.push(Refusal::NoControlPlane);
-    }
-    if !refusals.is_empty() {
-        return Err(OpsError::Refused(refusals));
-    }
-    Ok(target.hosts.keys().filter(|name| without.contains(*name) || silent(name)).cloned().collect())
-}
-
-/// The members that a restore passed by and that answer now; everything else is left alone.
-fn late(prepared: &Prepared, away: &BTreeSet<String>, without: &BTreeSet<HostName>) -> Result<Seats, OpsError> {
-    let target = &prepared.target.desired;
-    let was_away = |name: &&HostName| away.contains(name.as_str());
-    let here = |name: &&HostName| prepared.observed.hosts.contains_key(*name) && !without.contains(*name);
-    let late: BTreeSet<_> = target.hosts.keys().filter(was_away).filter(here).cloned().collect();
-    if late.is_empty() {
-        let away: Vec<_> = away.iter().cloned().collect();
-        return Err(OpsError::Impossible(format!("{}: still away", away.join(", "))));
-    }
-    Ok(Seats {
-        left_out: target.hosts.keys().filter(|name| !late.contains(*name)).cloned().collect(),
-        away: target.hosts.keys().filter(was_away).filter(|name| !late.contains(*name)).cloned().collect(),
-        late: Some(late),
-    })
-}
-
-fn notes(source: &Source, goes_on: bool, late: Option<&BTreeSet<HostName>>) -> Vec<String> {
-    if let Some(late) = late {
-        let names: Vec<_> = late.iter().map(ToString::to_string).collect();
-        return vec![format!("{}: joins the restored etcd with the data it was made from", names.join(", "))];
-    }
+fn notes(source: &Source, goes_on: bool) -> Vec<String> {
     let mut notes = vec![
         match &source.manifest {
             Some(manifest) => format!(

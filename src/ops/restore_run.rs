@@ -12,10 +12,13 @@ use crate::apply::Report;
 use crate::apply::Run;
 use crate::apply::Stamp;
 use crate::host::Contents;
+use crate::host::Survivor;
 use crate::model::Barrier;
 use crate::model::Desired;
+use crate::model::Digest;
 use crate::model::HostName;
 use crate::model::HostRecord;
+use crate::model::ImageRef;
 use crate::model::LockHolder;
 use crate::model::Observed;
 use crate::model::Plan;
@@ -39,6 +42,7 @@ use crate::ops::restore_source::Source;
 use crate::ops::restore_source::WithDatabase;
 use crate::ops::restored;
 use crate::ops::snapshot::Site;
+use crate::ops::survivor;
 use crate::plan;
 use crate::plan::Context;
 use crate::route::restore as route;
@@ -51,6 +55,8 @@ pub(super) struct Job {
     pub last: Option<Site>,
     /// The database.
     pub source: Option<Source>,
+    /// The host whose data it is made from on the way.
+    pub survivor: Option<HostName>,
     /// Token of the restore's etcd cluster.
     pub token: String,
     /// Who takes part.
@@ -82,6 +88,8 @@ pub(super) enum Leg {
     Stop,
     /// Everything but the control plane is as it should be.
     Bare,
+    /// The database is made from what a member holds that survived.
+    Gather,
     /// The members' data are exchanged.
     Exchange,
     /// The members' old data come back.
@@ -144,6 +152,9 @@ pub(super) async fn run(
         Some(HostRecord { complete: true, ..apply::opening(known, &stamp) })
     };
     reach::hand_out(&job.prepared, &members, &holder, &closing).await?;
+    if except.is_empty() {
+        job.forget(&holder.run, &**talk).await;
+    }
     drop(locks);
     if options.timings {
         for report in &reports {
@@ -158,6 +169,34 @@ impl Job {
     /// The target as far as this run goes.
     fn part(&self) -> Desired {
         route::taking_part(&self.prepared.target.desired, &self.seats.left_out)
+    }
+
+    /// etcd's.
+    fn image(&self) -> Result<&ImageRef, OpsError> {
+        let image = self.prepared.bundle.release().images.get("etcd").map(|image| &image.reference);
+        image.ok_or_else(|| OpsError::Impossible("the bundle holds no image of etcd".to_owned()))
+    }
+
+    /// Makes the database where it is to come from a survivor.
+    async fn gather(&mut self, run: &str, talk: &dyn Talk) -> Result<(), OpsError> {
+        let Some(host) = &self.survivor else { return Ok(()) };
+        let silent = || OpsError::Impossible(format!("{host}: does not answer"));
+        let machine = self.prepared.fleet.get(host).ok_or_else(silent)?;
+        let survivor = self.of(run);
+        self.source = Some(survivor::gather(machine, host, survivor, self.image()?, talk).await?);
+        Ok(())
+    }
+
+    /// Once every member has what the survivor held, nothing more is to be made from it.
+    async fn forget(&self, run: &str, talk: &dyn Talk) {
+        let Some(machine) = self.survivor.as_ref().and_then(|host| self.prepared.fleet.get(host)) else { return };
+        if let Err(error) = machine.forget_recovered(self.of(run)).await {
+            talk.warn(&error.to_string());
+        }
+    }
+
+    fn of<'a>(&'a self, run: &'a str) -> Survivor<'a> {
+        Survivor { run, token: &self.token, health: self.prepared.local.cluster.options.deadlines.health }
     }
 
     fn has_record(&self, name: &HostName) -> bool {
@@ -187,27 +226,27 @@ impl Job {
             observed.hosts.retain(|name, _| target.hosts.contains_key(name));
             plan::plan(target, &observed, &context).map_err(OpsError::Refused)
         };
-        match (leg, &self.source) {
-            (Leg::Stop, _) => Ok(route::stop(&part, observed)),
-            (Leg::Bare, _) => ordinary(&route::bare(&part)).map(route::without_cluster),
-            (Leg::Exchange, Some(source)) => {
-                let release = self.prepared.bundle.release();
-                let image = release.images.get("etcd").map(|image| &image.reference);
-                let image =
-                    image.ok_or_else(|| OpsError::Impossible("the bundle holds no image of etcd".to_owned()))?;
+        match leg {
+            Leg::Stop => Ok(route::stop(&part, observed)),
+            Leg::Bare => ordinary(&route::bare(&part)).map(route::without_cluster),
+            // Its own words are in the notes: it changes nothing of the cluster's.
+            Leg::Gather => Ok(Plan::default()),
+            Leg::Exchange => {
                 let etcd = &self.prepared.local.cluster.services.etcd;
                 let birth = route::Birth {
                     token: &self.token,
                     members: &self.prepared.target.secrets.etcd.members,
-                    image,
+                    image: self.image()?,
                     owner: (etcd.uid, etcd.gid),
                 };
-                Ok(route::exchange(&part, &birth, &source.database))
+                // What is only made on the way can be shown all the same: nothing that is shown depends on its bytes.
+                let unknown = route::Database { digest: Digest::of(b""), size: 0, revision: None };
+                let database = self.source.as_ref().map_or(&unknown, |source| &source.database);
+                Ok(route::exchange(&part, &birth, database))
             }
-            (Leg::Exchange, None) => Ok(Plan::default()),
-            (Leg::PutBack, _) => Ok(route::put_back(&part, &self.token)),
-            (Leg::Target, _) => ordinary(&part),
-            (Leg::Objects, _) => {
+            Leg::PutBack => Ok(route::put_back(&part, &self.token)),
+            Leg::Target => ordinary(&part),
+            Leg::Objects => {
                 let mut plan = ordinary(&part)?;
                 plan.stages.extend(route::departed(&self.prepared.target.desired, observed).stages);
                 Ok(plan)
@@ -223,7 +262,7 @@ fn whole(job: &Job) -> Result<Plan, OpsError> {
     whole.left_out = if job.seats.late.is_some() { BTreeSet::new() } else { job.seats.left_out.clone() };
     for leg in &job.legs {
         // Which objects differ is known only when the restored API server answers.
-        if *leg == Leg::Objects {
+        if *leg == Leg::Objects || *leg == Leg::Gather {
             continue;
         }
         if *leg == Leg::Target && job.seats.late.is_none() {
@@ -260,10 +299,12 @@ async fn legs(
     talk: &Arc<dyn Talk>,
     cancel: &CancellationToken,
 ) -> Result<Vec<Report>, OpsError> {
-    let shelf = Shelf { blobs: Arc::clone(&job.prepared.target.blobs), bundle: Some(Arc::clone(&job.prepared.bundle)) };
-    let contents: Arc<dyn Contents> = Arc::new(WithDatabase { shelf, source: job.source.clone() });
     let mut reports = Vec::new();
     for leg in job.legs.clone() {
+        if leg == Leg::Gather {
+            job.gather(&holder.run, &**talk).await?;
+            continue;
+        }
         let alive = leg == Leg::Objects || job.seats.late.is_some() && leg == Leg::Target;
         look(job, part, alive).await?;
         let plan = job.plan(leg, &job.prepared.observed)?;
@@ -271,6 +312,8 @@ async fn legs(
             continue;
         }
         let prepared = &job.prepared;
+        let shelf = Shelf { blobs: Arc::clone(&prepared.target.blobs), bundle: Some(Arc::clone(&prepared.bundle)) };
+        let contents: Arc<dyn Contents> = Arc::new(WithDatabase { shelf, source: job.source.clone() });
         let deadlines = prepared.local.cluster.options.deadlines;
         let journal = RunJournal::new(&prepared.kept.folder, &holder.run, &stamp.revision);
         let run = Run {

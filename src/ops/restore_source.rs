@@ -11,7 +11,9 @@ use sha2::Digest as _;
 use sha2::Sha256;
 
 use crate::host::Contents;
+use crate::model::Content;
 use crate::model::Digest;
+use crate::model::HostName;
 use crate::model::SnapshotName;
 use crate::ops::OpsError;
 use crate::ops::Talk;
@@ -20,10 +22,15 @@ use crate::ops::snapshot;
 use crate::ops::snapshot::Site;
 use crate::ops::snapshot::origin::Origin;
 use crate::ops::snapshot::pipe;
+use crate::ops::snapshot::pipe::Remote;
 use crate::route::restore::Database;
 use crate::snapshot::ENDING;
+use crate::snapshot::Foreign;
 use crate::snapshot::Manifest;
 use crate::snapshot::Snapshot;
+use crate::snapshot::Zipped;
+use crate::snapshot::find_zipped;
+use crate::snapshot::read_zipped;
 use crate::snapshot::recognise;
 use crate::store::Identity;
 
@@ -43,6 +50,8 @@ pub(super) struct Source {
     origin: Origin,
     /// What opens it.
     identity: Option<Arc<Identity>>,
+    /// Where it is in a zip of RKE's.
+    zipped: Option<Zipped>,
 }
 
 impl std::fmt::Debug for Source {
@@ -76,6 +85,18 @@ impl Source {
             }
         }
         Err(wrong)
+    }
+
+    /// What was made on a host of the data of the member that survived there.
+    pub(super) fn survivor(host: &HostName, remote: Remote, database: Database) -> Self {
+        Self {
+            name: format!("what {host} holds"),
+            database,
+            manifest: None,
+            origin: Origin::Host(Box::new(remote)),
+            identity: None,
+            zipped: None,
+        }
     }
 
     /// The snapshot in a file here. One that lies under another name than its own is refused.
@@ -121,60 +142,68 @@ impl Source {
             manifest: Some(manifest),
             origin,
             identity: Some(Arc::new(identity.again()?)),
+            zipped: None,
         })
     }
 
-    /// Reads a plain database, as etcdctl and RKE save it.
+    /// The sealed state that a snapshot holds; none where the database is plain.
+    pub(super) fn state(&self) -> Result<Option<Content>, OpsError> {
+        let Some(identity) = &self.identity else { return Ok(None) };
+        let wrong = |source| OpsError::Snapshot { what: self.name.clone(), source: Box::new(source) };
+        let read = || {
+            let input = self.origin.open()?;
+            let state = Snapshot::open(input, identity, None).and_then(|mut snapshot| snapshot.state());
+            state.map(Some).map_err(wrong)
+        };
+        // Reading may wait for a host.
+        match &self.origin {
+            Origin::Host(_) => tokio::task::block_in_place(read),
+            Origin::File(_) => read(),
+        }
+    }
+
+    /// Reads a plain database, as etcdctl saves it, or the one in a zip of RKE's.
     fn plain(origin: Origin) -> Result<Self, OpsError> {
         let path = origin.path();
-        let wrong = |reason: &str| OpsError::Database { path: path.clone(), reason: reason.to_owned() };
         let unreadable = |source| OpsError::local(&path, source);
         let mut file = origin.open()?;
-        let size = file.seek(SeekFrom::End(0)).and_then(|size| file.rewind().map(|()| size)).map_err(unreadable)?;
-        let trailer = if size % PAGE == TRAILER { TRAILER } else { 0 };
-        let mut hash = Sha256::new();
         let mut first = Vec::new();
-        (&mut file).take(32).read_to_end(&mut first).map_err(unreadable)?;
-        if first.starts_with(b"PK\x03\x04") {
-            return Err(wrong("is a zip, as RKE makes them: unpack it and name the database that is in it"));
-        }
-        if recognise(&first).is_none() {
-            return Err(wrong("is neither a snapshot nor a database of etcd"));
-        }
-        if size % PAGE != 0 && trailer == 0 {
-            return Err(wrong("was cut off: its size is that of no database"));
-        }
-        file.rewind().map_err(unreadable)?;
-        take(&mut file, size - trailer, &mut hash).map_err(unreadable)?;
-        if trailer > 0 {
-            let mut said = Vec::new();
-            (&mut file).take(trailer).read_to_end(&mut said).map_err(unreadable)?;
-            if hash.clone().finalize().as_slice() != said.as_slice() {
-                return Err(wrong("is damaged: the digest at its end is not that of what is before it"));
+        (&mut file).take(64).read_to_end(&mut first).map_err(unreadable)?;
+        let mut zipped = None;
+        let database = match recognise(&first) {
+            Some(Foreign::RkeZip) => {
+                let wrong = |source| OpsError::Snapshot { what: path.display().to_string(), source: Box::new(source) };
+                let found = find_zipped(&mut file).map_err(wrong)?;
+                let read = read_zipped(&mut file, &found, |database| checked(&path, database, found.size));
+                zipped = Some(found.clone());
+                read.map_err(wrong)??
             }
-            hash.update(&said);
-        }
-        Ok(Self {
-            name: path.display().to_string(),
-            database: Database { digest: Digest(hash.finalize().into()), size, revision: None },
-            manifest: None,
-            origin,
-            identity: None,
-        })
+            Some(Foreign::Database) => {
+                let size = file.seek(SeekFrom::End(0)).and_then(|size| file.rewind().map(|()| size));
+                checked(&path, &mut file, size.map_err(unreadable)?)?
+            }
+            None => {
+                let reason = "is neither a snapshot nor a database of etcd".to_owned();
+                return Err(OpsError::Database { path, reason });
+            }
+        };
+        Ok(Self { name: path.display().to_string(), database, manifest: None, origin, identity: None, zipped })
     }
 
     /// The database once more, for one member.
-    fn open(&self) -> std::io::Result<Box<dyn Read + Send>> {
+    pub(super) fn open(&self) -> std::io::Result<Box<dyn Read + Send>> {
         let mut input = self.origin.open().map_err(std::io::Error::other)?;
         let (mut feed, source) = pipe::feed();
-        let (identity, size) = (self.identity.clone(), self.database.size);
+        let (identity, size, zipped) = (self.identity.clone(), self.database.size, self.zipped.clone());
         // Nobody waits for this thread: where it fails, the pipe has no end, and its reader says so.
         std::thread::spawn(move || {
-            let written = match identity {
-                Some(identity) => Snapshot::open(input, &identity, None)
+            let written = match (identity, zipped) {
+                (Some(identity), _) => Snapshot::open(input, &identity, None)
                     .and_then(|mut snapshot| snapshot.database(&identity, &mut feed))
                     .is_ok(),
-                None => std::io::copy(&mut (&mut input).take(size), &mut feed).is_ok(),
+                (None, Some(zipped)) => read_zipped(input, &zipped, |database| std::io::copy(database, &mut feed))
+                    .is_ok_and(|copied| copied.is_ok()),
+                (None, None) => std::io::copy(&mut (&mut input).take(size), &mut feed).is_ok(),
             };
             if written {
                 let _ = feed.end();
@@ -182,6 +211,31 @@ impl Source {
         });
         Ok(Box::new(source))
     }
+}
+
+/// Reads a plain database of `size` bytes to its end.
+fn checked(path: &Path, file: &mut dyn Read, size: u64) -> Result<Database, OpsError> {
+    let wrong = |reason: &str| OpsError::Database { path: path.to_owned(), reason: reason.to_owned() };
+    let trailer = if size % PAGE == TRAILER { TRAILER } else { 0 };
+    if size % PAGE != trailer {
+        return Err(wrong("was cut off: its size is that of no database"));
+    }
+    let unreadable = |source| OpsError::local(path, source);
+    let mut hash = Sha256::new();
+    take(file, size - trailer, &mut hash).map_err(unreadable)?;
+    let mut said = Vec::new();
+    // To the end: a zip compares its checksum only there.
+    file.take(TRAILER + 1).read_to_end(&mut said).map_err(unreadable)?;
+    if said.len() as u64 != trailer {
+        return Err(wrong("changed while it was read"));
+    }
+    if trailer > 0 {
+        if hash.clone().finalize().as_slice() != said.as_slice() {
+            return Err(wrong("is damaged: the digest at its end is not that of what is before it"));
+        }
+        hash.update(&said);
+    }
+    Ok(Database { digest: Digest(hash.finalize().into()), size, revision: None })
 }
 
 fn take(file: &mut dyn Read, size: u64, hash: &mut Sha256) -> std::io::Result<()> {
@@ -247,6 +301,7 @@ mod tests {
         match Source::plain(Origin::File(path)) {
             Ok(source) => Ok(source),
             Err(OpsError::Database { reason, .. }) => Err(reason),
+            Err(OpsError::Snapshot { source, .. }) => Err(source.to_string()),
             Err(other) => panic!("{other}"),
         }
     }
@@ -321,6 +376,37 @@ mod tests {
         std::fs::write(&path, database(3)).unwrap();
         assert!(matches!(Source::file(&path, &identity, false), Err(OpsError::Database { .. })));
         assert!(Source::file(&path, &identity, true).is_ok());
+    }
+
+    #[test]
+    fn a_database_in_a_zip_is_checked_like_any_other_one() {
+        use std::io::Write as _;
+        let zipped = |database: &[u8]| {
+            let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+            let options = zip::write::SimpleFileOptions::default();
+            zip.start_file("backup/rke_etcd_snapshot", options).unwrap();
+            zip.write_all(database).unwrap();
+            zip.start_file("backup/cluster.rkestate", options).unwrap();
+            zip.write_all(b"{}").unwrap();
+            zip.finish().unwrap().into_inner()
+        };
+        let mut saved = database(300);
+        saved.extend_from_slice(&sha2::Sha256::digest(&saved));
+        let source = read(&zipped(&saved)).unwrap();
+        assert_eq!(
+            (source.database.digest, source.database.size),
+            (crate::model::Digest::of(&saved), saved.len() as u64)
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rke.zip");
+        std::fs::write(&path, zipped(&saved)).unwrap();
+        let source = Source::plain(Origin::File(path)).unwrap();
+        let mut sent = Vec::new();
+        source.open().unwrap().read_to_end(&mut sent).unwrap();
+        assert!(sent == saved, "what is sent is not what was packed");
+        saved[5000] ^= 1;
+        assert!(read(&zipped(&saved)).unwrap_err().contains("damaged"));
+        assert!(read(&zipped(&saved[..saved.len() - 1])).unwrap_err().contains("cut off"));
     }
 
     #[test]

@@ -95,8 +95,13 @@ pub async fn recover(
     rebuild(&local, &copy, &head, &name, options.lost.as_ref(), invocation, &**talk)
 }
 
+/// Whether bastide made this file as a snapshot.
+pub(super) fn is_snapshot(path: &Path) -> Result<bool, OpsError> {
+    Ok(!matches!(snapshot::unverified_state(&mut store::open_file(path)?), Err(SnapshotError::NotOurs)))
+}
+
 /// Rebuilds the state folder from an export, or from the state that a snapshot holds.
-fn from_file(
+pub(super) fn from_file(
     local: &Local,
     path: &Path,
     lost: Option<&LostIdentity>,

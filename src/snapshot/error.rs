@@ -51,6 +51,12 @@ pub enum SnapshotError {
     /// What came from etcd is not what etcd sent.
     #[error("etcd's stream is not whole: {0}")]
     Stream(&'static str),
+    /// A zip that is not one of RKE's snapshots.
+    #[error("the zip cannot be restored: {0}")]
+    Zip(String),
+    /// A member's write-ahead log is not as it was written.
+    #[error("the member's log is damaged: {0}")]
+    Log(&'static str),
     /// Sealing or the state went wrong.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -19,6 +19,10 @@
 //! the file alone; a file that was cut off has none.
 
 mod error;
+mod log;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::print_stderr)]
+mod log_on_etcd;
 mod manifest;
 mod measure;
 mod read;
@@ -28,6 +32,8 @@ mod tests;
 mod write;
 
 pub use error::SnapshotError;
+pub use log::LogEnd;
+pub use log::read_log;
 pub use manifest::KeyHash;
 pub use manifest::Manifest;
 pub use manifest::Part;
@@ -36,6 +42,9 @@ pub use read::Snapshot;
 pub use read::manifest_of;
 pub use read::unverified_state;
 pub use rke::Foreign;
+pub use rke::Zipped;
+pub use rke::find_zipped;
+pub use rke::read_zipped;
 pub use rke::recognise;
 pub use write::Facts;
 pub use write::Writer;

@@ -17,10 +17,51 @@ const FOLDER: &str = "/var/lib/bastide/snapshots";
 
 #[test]
 fn snapshots_hold_what_etcd_held_and_a_restore_brings_it_back() -> Result<()> {
-    let cluster = Cluster::one_host()?;
+    let mut cluster = Cluster::one_host()?;
     cluster.up();
+    state_goes_elsewhere_and_is_sealed_to_others(&mut cluster)?;
+    let cluster = cluster;
     snapshots_are_believed_only_as_they_were_taken(&cluster)?;
-    restore::comes_back_from_a_sealed_snapshot(&cluster)
+    restore::comes_back_from_a_sealed_snapshot(&cluster)?;
+    restore::comes_back_from_what_a_member_holds(&cluster)
+}
+
+/// The state in one file; and sealed to a recipient, who then brings it and the identity back.
+fn state_goes_elsewhere_and_is_sealed_to_others(cluster: &mut Cluster) -> Result<()> {
+    let folder = cluster.folder().join("cluster.bastide");
+    state(cluster, &["export", "whole.state"], 0)?;
+    state(cluster, &["export", "whole.state"], 1)?;
+    fs::remove_dir_all(&folder)?;
+    state(cluster, &["recover", "--file", "whole.state"], 0)?;
+    cluster.assert_plans_nothing();
+
+    let key = cluster.bed.key();
+    let public = fs::read_to_string(key.with_extension("pub"))?;
+    cluster.file.more_options.push_str(&format!("  state:\n    recipients: [\"{}\"]\n", public.trim()));
+    cluster.write()?;
+    let sealed = || -> Result<Vec<_>> {
+        let files = fs::read_dir(folder.join("sealed"))?.map(|entry| Ok(entry?.file_name()));
+        files.collect::<Result<_>>()
+    };
+    let copy = || cluster.host("h1").ssh("sha256sum < /var/lib/bastide/state.age");
+    let (before, copied) = (sealed()?, copy()?);
+    state(cluster, &["rekey"], 0)?;
+    assert!(sealed()?.iter().all(|file| !before.contains(file)), "something is still sealed as it was");
+    assert_ne!(copy()?, copied, "the host's copy is the old one");
+    state(cluster, &["check"], 0)?;
+    // Neither the folder nor the identity is there any more: the recipient has both from the host.
+    fs::remove_dir_all(&folder)?;
+    fs::remove_dir_all(cluster.folder().join("config/bastide/identities"))?;
+    let key = key.display().to_string();
+    state(cluster, &["recover", "--host", "h1", "--recipient-key", &key], 0)?;
+    cluster.assert_plans_nothing();
+    Ok(())
+}
+
+fn state(cluster: &Cluster, arguments: &[&str], code: i32) -> Result<()> {
+    let ended = cluster.bastide(&[&["state"], arguments].concat())?;
+    anyhow::ensure!(ended.code == Some(code), "state {arguments:?} did not end with {code}: {ended}");
+    Ok(())
 }
 
 fn snapshots_are_believed_only_as_they_were_taken(cluster: &Cluster) -> Result<()> {

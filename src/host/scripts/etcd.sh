@@ -65,26 +65,41 @@ gone() {
   done < "$work/lines"
 }
 
-# The image's own etcdutl, so that the data are made by the version that reads them; in `etcdutl`. Taken out of the image as a
-# file: a mount or a container would be left behind by a run that is killed.
-find_etcdutl() { # IMAGE
-  etcdutl=$work/image/etcdutl
-  [ ! -x "$etcdutl" ] || return 0
+# Programs of the image, so that data are made by the version that reads them; in the folder `programs`. Taken out of the image as
+# files: a mount or a container would be left behind by a run that is killed.
+find_programs() { # IMAGE NAME...
+  image_of=$1 programs=$work/image
+  shift
+  all=1
+  for name_of in "$@"; do [ -x "$programs/$name_of" ] || all=0; done
+  [ $all = 0 ] || return 0
   find_tool ctr
   [ -n "$tool" ] || fail failed "no ctr below /opt/bastide"
-  mkdir -p "$work/image" && cd "$work/image" || fail failed "cannot make $work/image"
-  timeout 300 "$tool" -n k8s.io images export image.tar "$1" >"$work/err" 2>&1 </dev/null ||
-    fail failed "cannot read the image $1" "$work/err"
-  tar -xf image.tar 2>"$work/err" || fail failed "cannot read the image $1" "$work/err"
+  mkdir -p "$programs" && cd "$programs" || fail failed "cannot make $programs"
+  timeout 300 "$tool" -n k8s.io images export image.tar "$image_of" >"$work/err" 2>&1 </dev/null ||
+    fail failed "cannot read the image $image_of" "$work/err"
+  tar -xf image.tar 2>"$work/err" || fail failed "cannot read the image $image_of" "$work/err"
   rm -f image.tar
   for layer in blobs/sha256/*; do
-    for place in usr/local/bin/etcdutl ./usr/local/bin/etcdutl; do
-      [ -x "$etcdutl" ] || ! tar -xf "$layer" "$place" 2>/dev/null || mv usr/local/bin/etcdutl "$etcdutl"
+    for name_of in "$@"; do
+      for place in usr/local/bin/$name_of ./usr/local/bin/$name_of; do
+        [ -x "$programs/$name_of" ] || ! tar -xf "$layer" "$place" 2>/dev/null || mv "usr/local/bin/$name_of" "$programs/"
+      done
     done
   done
   rm -rf blobs
   cd / || exit 1
-  [ -x "$etcdutl" ] || fail failed "there is no etcdutl in the image $1"
+  for name_of in "$@"; do
+    [ -x "$programs/$name_of" ] || fail failed "there is no $name_of in the image $image_of"
+  done
+}
+
+# The data are those that the restore with this token put there. An etcd that finds none makes new, empty ones without a word: where a
+# disk was lost since, `done` is true and nothing is there.
+is_restored() { # TOKEN
+  left=
+  { read -r left < "$ETCD/member/restored"; } 2>/dev/null || :
+  [ "$left" = "$1" ]
 }
 
 restore_etcd() {
@@ -92,13 +107,15 @@ restore_etcd() {
     echo "do $at"
     holding
     read_restore
-    if [ "$token_here $phase_here" = "$token done" ] && [ -d "$ETCD/member" ]; then continue; fi
-    find_etcdutl "$image"
+    if [ "$token_here $phase_here" = "$token done" ] && is_restored "$token"; then continue; fi
+    find_programs "$image" etcdutl
     places "$mark"
     await_etcd_stopped "$seconds"
     rm -rf --one-file-system "$new" 2>"$work/err" || fail failed "cannot remove $new" "$work/err"
     if [ "$token_here" = "$token" ]; then
-      # An earlier try of this very restore: nothing of it has ever run.
+      # An earlier try of this very restore: nothing of it has ever run. Or what ran since has lost its data.
+      write_restore "$token" aside "$aside_here"
+      aside=$aside_here
       rm -rf "$ETCD/member"
     else
       if [ -d "$ETCD/member" ]; then
@@ -112,10 +129,11 @@ restore_etcd() {
     [ "$checked" = 1 ] || skip=--skip-hash-check
     # Watchers and kubelets must never see a revision twice.
     # shellcheck disable=SC2086 # no option, or one
-    "$etcdutl" snapshot restore "$work/blobs/$database" $skip --name "$name" --initial-cluster "$members" \
+    "$programs/etcdutl" snapshot restore "$work/blobs/$database" $skip --name "$name" --initial-cluster "$members" \
       --initial-cluster-token "$token" --initial-advertise-peer-urls "$peer" --data-dir "$new" \
       --bump-revision "$leap" --mark-compacted >"$work/err" 2>&1 </dev/null ||
       fail failed "etcdutl cannot restore the database" "$work/err"
+    echo "$token" > "$new/member/restored"
     { chown -R "$uid:$gid" "$new" && chmod 700 "$new" "$new/member" && sync -f "$new"; } 2>"$work/err" ||
       fail failed "cannot give $new to etcd" "$work/err"
     strange=$(find "$new" \( ! -uid "$uid" -o ! -gid "$gid" \) -print | head -n 1)
@@ -132,6 +150,8 @@ return_etcd() {
     holding
     read_restore
     places "$mark"
+    rm -f "$BASE/recovered/$mark.db" "$BASE/recovered/$mark.count"
+    rmdir "$BASE/recovered" 2>/dev/null
     if [ "$token_here" != "$token" ]; then
       # Cut off between putting aside and saying so.
       if [ ! -d "$ETCD/member" ] && [ -d "$aside/member" ]; then

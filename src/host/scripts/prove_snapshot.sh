@@ -1,7 +1,8 @@
-# IMAGE SIZE REVISION RUN: stdin is a database of SIZE bytes as etcd streams it. Restores it in a folder of its own with the
+# IMAGE SIZE REVISION RUN PREFIX...: stdin is a database of SIZE bytes as etcd streams it. Restores it in a folder of its own with the
 # programs of the release's etcd image, starts that etcd on sockets in the folder, and tells what it finds at REVISION (0: at
-# the newest). The cluster's own etcd and its ports are not touched.
+# the newest), and the names of the keys below each PREFIX. The cluster's own etcd and its ports are not touched.
 image=$1 size=$2 revision=$3 run=$4
+shift 4
 scratch=$BASE/scratch.$run
 root=$scratch/root
 etcd=
@@ -60,4 +61,9 @@ count=$(ask get '' --prefix --keys-only --limit 1 --rev "$revision") || fail fai
 echo "count $count"
 # Without a hash where etcd refuses one.
 hash=$(ask endpoint hashkv --rev "$revision") && echo "hash $hash"
+for prefix in "$@"; do
+  timeout 120 "$programs/etcdctl" --endpoints unix://client:0 --command-timeout 100s get "$prefix" --prefix --keys-only \
+    >names 2>"$err" </dev/null || fail failed "the restored etcd does not name its keys" "$err"
+  sed -e '/^$/d' -e 's/^/name /' names
+done
 echo 'done'

@@ -113,7 +113,7 @@ fn stored(resource: &str, path: &str, under: Under) -> Stored {
 }
 
 /// Under what the API servers of this target keep everything in etcd.
-pub(super) fn prefix(desired: &Desired, blobs: &Blobs) -> String {
+pub(in crate::ops) fn prefix(desired: &Desired, blobs: &Blobs) -> String {
     const FLAG: &str = "--etcd-prefix=";
     let files = desired.hosts.values().flat_map(|host| &host.files);
     let manifest = files

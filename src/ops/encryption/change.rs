@@ -7,10 +7,8 @@ use futures::StreamExt as _;
 use futures::stream;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::Content;
 use crate::model::Digest;
 use crate::model::HostName;
-use crate::model::RevisionId;
 use crate::ops::OpsError;
 use crate::ops::Talk;
 use crate::ops::encryption::census::Stored;
@@ -23,7 +21,6 @@ use crate::ops::encryption::loaded::await_target;
 use crate::ops::encryption::loaded::on_hosts;
 use crate::ops::encryption::loaded::rules_by_digest;
 use crate::ops::encryption::loaded::wanted;
-use crate::ops::kept::Kept;
 use crate::ops::prepare::Prepared;
 use crate::route;
 use crate::route::KeyRule;
@@ -148,30 +145,6 @@ pub(in crate::ops) async fn make_way(
         trouble = rewrite(prepared, &left, talk, cancel).await?;
     }
     Ok(true)
-}
-
-/// Refuses the data of revision `then` where they are encrypted with keys that no API server has any more.
-pub(in crate::ops) fn readable(kept: &Kept, then: &RevisionId) -> Result<(), OpsError> {
-    let (Some(store), Some(today)) = (&kept.store, &kept.secrets) else { return Ok(()) };
-    let keys = |sealed: &Content| -> Result<Vec<KeyLabel>, OpsError> {
-        Ok(secrets::unseal_form(sealed)?.encryption.iter().map(secrets::EncryptionKey::label).collect())
-    };
-    let needed = match store.load(then) {
-        // What is not kept cannot be compared; a snapshot of another cluster never gets here.
-        Err(StoreError::NotKept { .. } | StoreError::UnknownRevision { .. }) => return Ok(()),
-        loaded => keys(&loaded?.3)?,
-    };
-    let has: Vec<_> = today.encryption.iter().map(secrets::EncryptionKey::label).collect();
-    let lacking: Vec<_> = needed.iter().filter(|key| !has.contains(key)).map(ToString::to_string).collect();
-    if lacking.is_empty() {
-        return Ok(());
-    }
-    Err(OpsError::Impossible(format!(
-        "the snapshot is from revision {then}, whose Secrets are encrypted with {}; no API server has that key since it was \
-         exchanged, so none of them could be read. Take the last leg of that exchange back first (`bastide rollback --to` the \
-         revision in which the new key came first), restore, and run `bastide encrypt rotate-key` again",
-        lacking.join(", ")
-    )))
 }
 
 /// Every object that one of the dropped keys encrypted, as etcd tells.

@@ -5,9 +5,10 @@ mod change;
 mod loaded;
 mod rotate;
 mod status;
+mod then;
 
+pub(super) use census::prefix;
 pub(super) use change::make_way;
-pub(super) use change::readable;
 pub(super) use change::settled;
 pub(super) use loaded::await_target;
 pub use rotate::RotateKeyOptions;
@@ -16,3 +17,4 @@ pub use status::EncryptionStatus;
 pub use status::ServerKeys;
 pub use status::StoredObjects;
 pub use status::encryption_status;
+pub(super) use then::read_as_then;

@@ -117,6 +117,16 @@ pub(super) async fn look(site: &Site, local: Option<&Path>) -> Result<Vec<Listed
     Ok(all)
 }
 
+/// The newest revision of etcd of which any host has a snapshot that this cluster signed, and that snapshot. An etcd that is behind it
+/// is not this cluster's: revisions never go back.
+pub(in crate::ops) async fn furthest(site: &Site) -> Option<(u64, SnapshotName)> {
+    let listed = look(site, None).await.ok()?;
+    listed
+        .into_iter()
+        .filter_map(|one| Some((one.manifest?.etcd_revision, one.name)))
+        .max_by_key(|(revision, _)| *revision)
+}
+
 /// A file of the operator's as a host would show it; none for what has no snapshot's name.
 fn local_file(path: &Path) -> Result<Option<SnapshotFile>, OpsError> {
     let name = path.file_name().and_then(|name| name.to_str()).map(SnapshotName::new);

@@ -174,7 +174,13 @@ pub(in crate::ops) struct Remote {
 
 impl Remote {
     /// The file of this size. Runs on `runtime` while the caller's thread waits.
-    pub(super) fn new(host: Arc<RealHost>, folder: RemotePath, file: SnapshotName, size: u64, runtime: Handle) -> Self {
+    pub(in crate::ops) fn new(
+        host: Arc<RealHost>,
+        folder: RemotePath,
+        file: SnapshotName,
+        size: u64,
+        runtime: Handle,
+    ) -> Self {
         Self { host, folder, file, size, runtime, at: 0, block: Vec::new(), from: 0 }
     }
 }

@@ -23,6 +23,7 @@ use crate::ops::Talk;
 use crate::ops::prepare;
 use crate::ops::reach::holder;
 use crate::ops::snapshot::Site;
+use crate::ops::snapshot::list;
 use crate::ops::snapshot::pipe::Fan;
 use crate::ops::snapshot::pipe::Source;
 use crate::ops::snapshot::pipe::Tray;
@@ -102,6 +103,15 @@ pub(in crate::ops) async fn take(
 ) -> Result<Saved, OpsError> {
     let member = choose(site, options.from.as_ref(), talk).await?;
     let (facts, before) = facts(site, &member, options, name, now, talk).await?;
+    // Kept by number, it would in time push out all that are worth something.
+    if let Some((known, further)) = list::furthest(site).await.filter(|(known, _)| *known > facts.etcd_revision) {
+        return Err(OpsError::Impossible(format!(
+            "{member}: etcd is at revision {}, and snapshot {further} has {known}: it lost its disk and began anew, and nothing of it is \
+             kept. `bastide etcd snapshot restore {further}` gives the cluster its data back; where that snapshot is of no worth, \
+             delete it",
+            facts.etcd_revision
+        )));
+    }
     let name = facts.name.clone();
     let local = options.local.as_ref().map(|folder| site::local_file(folder, &name));
     let mut file = local.as_deref().map(PrivateFile::begin).transpose()?;

@@ -25,6 +25,9 @@ use crate::ops::snapshot::pipe;
 use crate::snapshot::Manifest;
 use crate::snapshot::Snapshot;
 use crate::snapshot::SnapshotError;
+use crate::snapshot::Zipped;
+use crate::snapshot::find_zipped;
+use crate::snapshot::read_zipped;
 use crate::store::Identity;
 
 /// What was proven of one copy.
@@ -68,7 +71,19 @@ pub async fn verify(
     let found = site.keepers().find(|(host, _)| on.is_none_or(|on| on == *host));
     let (host, machine) = found.ok_or_else(|| OpsError::Impossible("no etcd host answers".to_owned()))?;
     let image = etcd_image(&site, host)?;
-    let size = listed.manifest.as_ref().map_or(listed.size, |manifest| manifest.database.size);
+    let input = Origin::of(&site, &place, &listed)?;
+    let broken = |source| OpsError::Snapshot { what: format!("snapshot {name} ({place})"), source: Box::new(source) };
+    let zipped = if listed.foreign == Some("rke") {
+        let found = tokio::task::block_in_place(|| input.open().map(find_zipped))?;
+        Some(found.map_err(broken)?)
+    } else {
+        None
+    };
+    let size = match (&listed.manifest, &zipped) {
+        (Some(manifest), _) => manifest.database.size,
+        (None, Some(zipped)) => zipped.size,
+        (None, None) => listed.size,
+    };
     let revision = listed.manifest.as_ref().map_or(0, |manifest| manifest.etcd_revision);
     talk.say(&format!("verifying {name} from {place}, and restoring it for proof on {host}"));
     let begun = Instant::now();
@@ -76,21 +91,19 @@ pub async fn verify(
     let (mut feed, source) = pipe::feed();
     let prover = Arc::clone(machine);
     let restoring =
-        tokio::spawn(async move { prover.prove_snapshot(&image, size, revision, &run, Box::new(source)).await });
-    let input = Origin::of(&site, &place, &listed)?.open()?;
+        tokio::spawn(async move { prover.prove_snapshot(&image, size, revision, &run, &[], Box::new(source)).await });
+    let input = input.open()?;
     let (identity, foreign) = (site.store().identity(), listed.foreign.is_some());
     // Reading waits for hosts and unseals: not for a thread that others need.
     let read: Result<(), SnapshotError> = tokio::task::block_in_place(|| {
-        read_through(input, identity, name, foreign, &mut feed)?;
+        read_through(input, identity, name, foreign, zipped.as_ref(), &mut feed)?;
         feed.end().map_err(|error| SnapshotError::Io { doing: "sending the database", reason: error.to_string() })
     });
     let restored = restoring.await.map_err(|error| OpsError::Impossible(format!("{host}: {error}")))?;
     match (read, restored) {
         // A host that gave up breaks the pipe: its own words say more.
         (Err(SnapshotError::Io { .. }) | Ok(()), Err(error)) => Err(OpsError::Hosts(vec![error])),
-        (Err(error), _) => {
-            Err(OpsError::Snapshot { what: format!("snapshot {name} ({place})"), source: Box::new(error) })
-        }
+        (Err(error), _) => Err(broken(error)),
         (Ok(()), Ok(restored)) => judge(name, place, listed.manifest, host, &restored, begun),
     }
 }
@@ -102,7 +115,7 @@ pub(in crate::ops) async fn pick(
     local: Option<&Path>,
     accept_foreign: bool,
 ) -> Result<Listed, OpsError> {
-    let all: Vec<_> = list::look(site, local).await?.into_iter().filter(|listed| listed.name == *name).collect();
+    let all: Vec<_> = list::look(site, local).await?.into_iter().filter(|listed| is_meant(listed, name)).collect();
     if let Some(good) = all.iter().find(|listed| listed.manifest.is_some()) {
         // A damaged copy beside a good one is found by its own row in the list.
         return Ok(good.clone());
@@ -110,10 +123,6 @@ pub(in crate::ops) async fn pick(
     if let Some(foreign) = all.iter().find(|listed| listed.foreign.is_some()) {
         if !accept_foreign {
             let words = "is neither sealed nor signed: pass --accept-foreign to believe it";
-            return Err(OpsError::Impossible(format!("snapshot {name} {words}")));
-        }
-        if foreign.foreign == Some("rke") {
-            let words = "is a zip of RKE's: unpack it, and put the database in it (backup/NAME) into its place";
             return Err(OpsError::Impossible(format!("snapshot {name} {words}")));
         }
         return Ok(foreign.clone());
@@ -125,18 +134,26 @@ pub(in crate::ops) async fn pick(
     }))
 }
 
+/// RKE names its snapshots without the ending of the zip.
+fn is_meant(listed: &Listed, name: &SnapshotName) -> bool {
+    listed.name == *name
+        || listed.foreign == Some("rke") && listed.name.as_str().strip_suffix(".zip") == Some(name.as_str())
+}
+
 fn read_through(
     mut input: Box<dyn Input>,
     identity: &Identity,
     name: &SnapshotName,
     foreign: bool,
+    zipped: Option<&Zipped>,
     output: &mut pipe::Feed,
 ) -> Result<(), SnapshotError> {
+    let failed = |error: std::io::Error| SnapshotError::Io { doing: "reading the snapshot", reason: error.to_string() };
+    if let Some(zipped) = zipped {
+        return read_zipped(input, zipped, |database| std::io::copy(database, output))?.map(drop).map_err(failed);
+    }
     if foreign {
-        let copied = std::io::copy(&mut input, output);
-        return copied
-            .map(drop)
-            .map_err(|error| SnapshotError::Io { doing: "reading the snapshot", reason: error.to_string() });
+        return std::io::copy(&mut input, output).map(drop).map_err(failed);
     }
     let mut snapshot = Snapshot::open(input, identity, Some(name))?;
     snapshot.state()?;
@@ -144,7 +161,7 @@ fn read_through(
 }
 
 /// The image whose programs this host's member runs.
-fn etcd_image(site: &Site, host: &HostName) -> Result<ImageRef, OpsError> {
+pub(in crate::ops) fn etcd_image(site: &Site, host: &HostName) -> Result<ImageRef, OpsError> {
     let mut images = site.desired.hosts.get(host).map(|host| host.images.keys()).into_iter().flatten();
     let named = |image: &&ImageRef| {
         let name = image.as_str().rsplit_once(':').map_or("", |(name, _)| name);

@@ -26,8 +26,10 @@ pub struct ClusterFile {
 /// One host's place in a cluster.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// The bed's name of the host; the node is called the same.
+    /// The bed's name of the host.
     pub host: String,
+    /// What the node is called: mostly the same.
+    pub name: String,
     /// Roles as RKE names them.
     pub roles: Vec<&'static str>,
     /// Who logs in.
@@ -42,7 +44,7 @@ impl Node {
 
     /// A host with some roles, worked on as root.
     pub fn with(host: &str, roles: &[&'static str]) -> Self {
-        Self { host: host.to_owned(), roles: roles.to_vec(), user: "root" }
+        Self { host: host.to_owned(), name: host.to_owned(), roles: roles.to_vec(), user: "root" }
     }
 }
 
@@ -76,7 +78,7 @@ impl ClusterFile {
                 format!(
                     "  - address: {}\n    hostname_override: {}\n    user: {}\n    role: [{}]\n",
                     bed.host(&node.host).address(),
-                    node.host,
+                    node.name,
                     node.user,
                     node.roles.join(", ")
                 )
