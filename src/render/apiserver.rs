@@ -84,7 +84,7 @@ pub(super) fn render(draft: &mut Draft<'_, '_>) {
     if draft.shop.cluster.kubernetes.minor < FIRST_MINOR_WITH_CA_RELOAD {
         restart.extend(draft.digests(&["/etc/kubernetes/pki/ca.crt"]));
     }
-    draft.pod(Component::ApiServer, &pod, &restart);
+    draft.pod(Component::ApiServer, pod, &restart);
 }
 
 /// Keys and certificates of the control plane, kubeadm's names.

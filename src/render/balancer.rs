@@ -78,7 +78,7 @@ pub(super) fn render(draft: &mut Draft<'_, '_>) {
         "/etc/kubernetes/balancer/haproxy.cfg",
         "/etc/kubernetes/balancer/health-check.pem",
     ]);
-    draft.pod(Component::Balancer, &pod, &restart);
+    draft.pod(Component::Balancer, pod, &restart);
 }
 
 /// The certificate of the health checks, where there is one: without anonymous access they need it.

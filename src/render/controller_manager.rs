@@ -87,7 +87,7 @@ pub(super) fn render(draft: &mut Draft<'_, '_>) {
     let mut restart = draft.digests(&[CONFIG, "/etc/kubernetes/pki/sa.key"]);
     // It publishes this file to every namespace as `kube-root-ca.crt` and reads it once.
     restart.extend(draft.digests(&["/etc/kubernetes/pki/ca.crt"]));
-    draft.pod(Component::ControllerManager, &pod, &restart);
+    draft.pod(Component::ControllerManager, pod, &restart);
 }
 
 /// The certificate and key that sign the kubelets' renewals. Apart from the trust file: that one may hold several

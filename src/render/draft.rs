@@ -260,8 +260,9 @@ impl<'s, 'a> Draft<'s, 'a> {
     }
 
     /// Writes a static pod's manifest. `restart` are the files, by path, whose change needs a restart.
-    pub(super) fn pod(&mut self, component: Component, pod: &StaticPod, restart: &BTreeMap<String, Digest>) {
-        match pod::manifest(&self.shop.templates, pod, restart) {
+    pub(super) fn pod(&mut self, component: Component, mut pod: StaticPod, restart: &BTreeMap<String, Digest>) {
+        pod.start_within(self.shop.cluster.options.deadlines.health);
+        match pod::manifest(&self.shop.templates, &pod, restart) {
             Ok(manifest) => {
                 let path = format!("/etc/kubernetes/manifests/{}.yaml", pod.name);
                 // CIS 1.1.1 to 1.1.8.

@@ -113,7 +113,7 @@ pub(super) fn render(draft: &mut Draft<'_, '_>) {
     };
     // Leaves are read anew at every handshake; the authority is read once.
     let restart = [(format!("{PKI}/ca.crt"), authority)].into_iter().collect();
-    draft.pod(Component::Etcd, &pod, &restart);
+    draft.pod(Component::Etcd, pod, &restart);
 }
 
 fn flags(draft: &mut Draft<'_, '_>) -> Flags {

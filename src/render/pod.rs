@@ -1,6 +1,7 @@
 //! Static pods: one shape for all, rendered through one template and read back as a Kubernetes Pod.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde::Serialize;
@@ -131,6 +132,16 @@ pub(super) struct Get {
     pub path: String,
     /// `HTTP` or `HTTPS`.
     pub scheme: &'static str,
+}
+
+impl StaticPod {
+    /// Nobody gives up a container that starts sooner than bastide gives up its health: a slow machine is not a failed one.
+    pub(super) fn start_within(&mut self, patience: Duration) {
+        for probe in self.probes.iter_mut().filter(|probe| probe.field == "startupProbe") {
+            let failures = patience.as_secs().div_ceil(u64::from(probe.period.max(1)));
+            probe.failures = probe.failures.max(u32::try_from(failures).unwrap_or(u32::MAX));
+        }
+    }
 }
 
 /// Startup every 2 s for 5 min, liveness and readiness with kubeadm's thresholds but at half its period.

@@ -96,7 +96,7 @@ pub(super) fn render(draft: &mut Draft<'_, '_>) {
         probes: vec![probe("startupProbe", "/livez", 2, 150), probe("livenessProbe", "/livez", 10, 6)],
     };
     let restart = draft.digests(&[CONFIG, KUBECONFIG]);
-    draft.pod(Component::Proxy, &pod, &restart);
+    draft.pod(Component::Proxy, pod, &restart);
 }
 
 fn configuration(draft: &mut Draft<'_, '_>) -> Flags {

@@ -66,5 +66,5 @@ pub(super) fn render(draft: &mut Draft<'_, '_>) {
         probes: pod::probes("127.0.0.1", 10259, "HTTPS", Some("/livez"), Some("/readyz")),
     };
     let restart = draft.digests(&[CONFIG]);
-    draft.pod(Component::Scheduler, &pod, &restart);
+    draft.pod(Component::Scheduler, pod, &restart);
 }
