@@ -94,7 +94,7 @@ fn pki(draft: &mut Draft<'_, '_>) {
     let own = |draft: &mut Draft<'_, '_>, stem: &str, name| {
         draft.pair(Component::ApiServer, &format!("{PKI}/{stem}"), name, (0, 0));
     };
-    own(draft, "apiserver", LeafName::ApiServer);
+    draft.server_pair(Component::ApiServer, &format!("{PKI}/apiserver"), LeafName::ApiServer);
     own(draft, "apiserver-kubelet-client", LeafName::ApiServerKubeletClient);
     own(draft, "apiserver-etcd-client", LeafName::ApiServerEtcdClient);
     own(draft, "front-proxy-client", LeafName::FrontProxyClient);
@@ -157,6 +157,8 @@ fn flags(draft: &mut Draft<'_, '_>, anonymous: Anonymous) -> Flags {
         .set("service-account-signing-key-file", format!("{PKI}/sa.key"))
         .set("service-account-lookup", "true")
         .set("service-account-extend-token-expiration", "false")
+        // An exchange of the key that signs tokens waits for this long, and a token that got away lasts no longer.
+        .set("service-account-max-token-expiration", "24h")
         .set("service-cluster-ip-range", cluster.network.service_cidr.to_string())
         .set("service-node-port-range", format!("{}-{}", cluster.network.node_ports.0, cluster.network.node_ports.1))
         .set("shutdown-delay-duration", format!("{}s", balancer::shutdown_delay(cluster)))

@@ -23,6 +23,8 @@ use crate::secrets::LeafName;
 
 const SECTION: &str = "kube-controller";
 const CONFIG: &str = "/etc/kubernetes/controller-manager.conf";
+/// The certificate of the authority that issues, alone.
+pub const SIGNER: &str = "/etc/kubernetes/pki/signer.crt";
 const OWN_FILE: &str = "bastide renders this file; leave the flag out";
 
 /// CIS section 1.3.
@@ -98,7 +100,7 @@ fn signer(draft: &mut Draft<'_, '_>) {
         return;
     };
     let root = Access::root(0o600);
-    draft.file(Component::ControllerManager, "/etc/kubernetes/pki/signer.crt", root, authority.certificate.as_bytes());
+    draft.file(Component::ControllerManager, SIGNER, root, authority.certificate.as_bytes());
     draft.secret(Component::ControllerManager, "/etc/kubernetes/pki/ca.key", root, authority.key.clone());
 }
 
@@ -120,7 +122,7 @@ fn flags(draft: &mut Draft<'_, '_>) -> Flags {
         .set("cluster-cidr", cluster.network.cluster_cidr.to_string())
         .set("service-cluster-ip-range", cluster.network.service_cidr.to_string())
         .set("cluster-name", cluster.name.as_str())
-        .set("cluster-signing-cert-file", format!("{PKI}/signer.crt"))
+        .set("cluster-signing-cert-file", SIGNER)
         .set("cluster-signing-key-file", format!("{PKI}/ca.key"))
         .set("cluster-signing-duration", kubelet::RENEWED_FOR)
         // There are no bootstrap tokens.

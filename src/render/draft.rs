@@ -28,6 +28,7 @@ use crate::render::judge::Judge;
 use crate::render::pod;
 use crate::render::pod::StaticPod;
 use crate::render::template::Templates;
+use crate::secrets;
 use crate::secrets::AuthorityName;
 use crate::secrets::Leaf;
 use crate::secrets::LeafId;
@@ -247,6 +248,17 @@ impl<'s, 'a> Draft<'s, 'a> {
         if let Some(leaf) = self.leaf(name) {
             self.file(component, &format!("{stem}.crt"), access, leaf.certificate.as_bytes());
             self.secret(component, &format!("{stem}.key"), access, leaf.key.clone());
+        }
+    }
+
+    /// A server's pair, which belongs to root: its certificate leads to the old authority as well while that one is exchanged, for
+    /// those who do not trust the new one yet.
+    pub(super) fn server_pair(&mut self, component: Component, stem: &str, name: LeafName) {
+        let root = Access::root(0o600);
+        let id = LeafId { name, host: Some(self.node.name.clone()) };
+        if let (Some(leaf), Some(chain)) = (self.leaf(name), secrets::serving_chain(self.shop.secrets, &id)) {
+            self.file(component, &format!("{stem}.crt"), root, chain);
+            self.secret(component, &format!("{stem}.key"), root, leaf.key.clone());
         }
     }
 

@@ -75,11 +75,11 @@ pub(super) fn render(draft: &mut Draft<'_, '_>, os_name: Option<&str>) {
 fn identity(draft: &mut Draft<'_, '_>) {
     let user = format!("system:node:{}", draft.node.name);
     kubeconfig::by_path(draft, Component::Kubelet, KUBECONFIG, &user, PAIR);
-    draft.pair(Component::Kubelet, "/etc/kubernetes/pki/kubelet-server", LeafName::KubeletServer, (0, 0));
-    let authorities = match draft.shop.secrets.authorities.get(&AuthorityName::Kubernetes) {
-        Some(set) => std::iter::once(&set.certificate).chain(&set.also_accepted).cloned().collect(),
-        None => Vec::new(),
-    };
+    draft.server_pair(Component::Kubelet, "/etc/kubernetes/pki/kubelet-server", LeafName::KubeletServer);
+    // Where another authority issues, a pair from the one before is replaced although that one is still accepted: no pair may be
+    // left when it is not.
+    let issuing = draft.shop.secrets.authorities.get(&AuthorityName::Kubernetes);
+    let authorities = issuing.map(|set| set.certificate.clone()).into_iter().collect();
     if let Some(leaf) = draft.leaf(LeafName::KubeletClient) {
         let mut pair = leaf.certificate.trim_end().as_bytes().to_vec();
         pair.push(b'\n');

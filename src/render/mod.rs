@@ -44,6 +44,7 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+pub use controller_manager::SIGNER;
 pub use draft::unit_inputs;
 pub use error::RenderError;
 pub use error::RenderErrors;

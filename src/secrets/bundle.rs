@@ -43,16 +43,48 @@ pub struct AuthoritySet {
     pub key: Content,
     /// Further accepted certificates (PEM), none outside a rotation.
     pub also_accepted: Vec<String>,
+    /// The authority of `also_accepted` that takes this one's place, or whose place this one took; none outside a rotation.
+    pub other: Option<OtherAuthority>,
+}
+
+/// One of the two authorities of a rotation: the one that does not issue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OtherAuthority {
+    /// Whether it will issue; else it did.
+    pub comes: bool,
+    /// Its certificate (PEM), one of [`AuthoritySet::also_accepted`].
+    pub certificate: String,
+    /// Its key (PKCS#8 PEM): a way back issues from it, and it proves that it is accepted, or is no more.
+    pub key: Content,
+    /// The new authority's certificate signed by the old one (PEM): with it clients accept the new one's leaves that trust the old
+    /// one alone. None where the old one may not sign authorities.
+    pub cross_signed: Option<String>,
 }
 
 impl AuthoritySet {
-    /// All accepted certificates, the issuing one first, as one PEM file.
+    /// All accepted certificates, the issuing one first.
+    pub fn accepted(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.certificate).chain(&self.also_accepted)
+    }
+
+    /// All accepted certificates as one PEM file. Which of them issues makes no difference to it: where another one begins to
+    /// issue, nobody who trusts needs a new file.
     pub fn trust_bundle(&self) -> String {
-        std::iter::once(&self.certificate).chain(&self.also_accepted).fold(String::new(), |mut bundle, pem| {
-            bundle.push_str(pem.trim_end());
+        let mut all: Vec<&str> = self.accepted().map(|pem| pem.trim_end()).collect();
+        all.sort_unstable();
+        all.into_iter().fold(String::new(), |mut bundle, pem| {
+            bundle.push_str(pem);
             bundle.push('\n');
             bundle
         })
+    }
+
+    /// `certificate`, a server's, with what leads to the old authority from it during a rotation, as one PEM file.
+    pub fn serving_chain(&self, certificate: &str) -> String {
+        match self.other.as_ref().and_then(|other| other.cross_signed.as_deref()) {
+            Some(cross_signed) => format!("{}\n{}\n", certificate.trim_end(), cross_signed.trim_end()),
+            None => certificate.to_owned(),
+        }
     }
 }
 
@@ -63,6 +95,8 @@ pub struct ServiceAccountKeys {
     pub signing: Content,
     /// Public keys (PEM) that verify, the signing one's first.
     pub verifying: Vec<String>,
+    /// The private key (PKCS#8 PEM) that is to sign next; `verifying` has its public key. Only in the first leg of a rotation.
+    pub next: Option<Content>,
 }
 
 /// A key for encryption at rest.

@@ -151,8 +151,7 @@ pub(crate) fn due<'a>(
     if seen.not_after <= now {
         return Verdict::Issue(Why::Expired);
     }
-    let accepted = std::iter::once(&set.certificate).chain(&set.also_accepted);
-    if !inspect::signed_by_any(&leaf.certificate, accepted) {
+    if !inspect::signed_by_any(&leaf.certificate, set.accepted()) {
         return Verdict::Issue(Why::Distrusted);
     }
     if !seen.same_subject(template) {
@@ -203,5 +202,5 @@ fn birth(cluster: &Cluster, now: i64, entropy: &mut dyn Entropy) -> Result<Secre
 
 fn service_account(algorithm: KeyAlgorithm, entropy: &mut dyn Entropy) -> Result<ServiceAccountKeys, SecretsError> {
     let signing = key::generate(algorithm, entropy)?;
-    Ok(ServiceAccountKeys { signing: key::pem(&signing), verifying: vec![signing.public_key_pem()] })
+    Ok(ServiceAccountKeys { signing: key::pem(&signing), verifying: vec![signing.public_key_pem()], next: None })
 }

@@ -19,6 +19,7 @@ use crate::secrets::EtcdBirth;
 use crate::secrets::Leaf;
 use crate::secrets::LeafId;
 use crate::secrets::LeafName;
+use crate::secrets::OtherAuthority;
 use crate::secrets::Secrets;
 use crate::secrets::SecretsError;
 use crate::secrets::ServiceAccountKeys;
@@ -44,6 +45,18 @@ struct AuthorityForm<'a> {
     certificate: Cow<'a, str>,
     key: Cow<'a, str>,
     also_accepted: Vec<String>,
+    /// Only during a rotation; programs from before there were any wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    other: Option<OtherForm<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OtherForm<'a> {
+    comes: bool,
+    certificate: Cow<'a, str>,
+    key: Cow<'a, str>,
+    cross_signed: Option<Cow<'a, str>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -51,6 +64,8 @@ struct AuthorityForm<'a> {
 struct ServiceAccountForm<'a> {
     signing: Cow<'a, str>,
     verifying: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next: Option<Cow<'a, str>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -97,6 +112,12 @@ pub fn seal_form(secrets: &Secrets) -> Content {
                     certificate: Cow::Borrowed(&set.certificate),
                     key: text(&set.key),
                     also_accepted: set.also_accepted.clone(),
+                    other: set.other.as_ref().map(|other| OtherForm {
+                        comes: other.comes,
+                        certificate: Cow::Borrowed(&other.certificate),
+                        key: text(&other.key),
+                        cross_signed: other.cross_signed.as_deref().map(Cow::Borrowed),
+                    }),
                 };
                 (name.as_str().to_owned(), form)
             })
@@ -104,6 +125,7 @@ pub fn seal_form(secrets: &Secrets) -> Content {
         service_account: ServiceAccountForm {
             signing: text(&secrets.service_account.signing),
             verifying: secrets.service_account.verifying.clone(),
+            next: secrets.service_account.next.as_ref().map(text),
         },
         encryption: secrets
             .encryption
@@ -155,6 +177,12 @@ pub fn unseal_form(document: &Content) -> Result<Secrets, SecretsError> {
             certificate: set.certificate.into_owned(),
             key: content(set.key),
             also_accepted: set.also_accepted,
+            other: set.other.map(|other| OtherAuthority {
+                comes: other.comes,
+                certificate: other.certificate.into_owned(),
+                key: content(other.key),
+                cross_signed: other.cross_signed.map(Cow::into_owned),
+            }),
         };
         authorities.insert(name, set);
     }
@@ -181,6 +209,7 @@ pub fn unseal_form(document: &Content) -> Result<Secrets, SecretsError> {
         service_account: ServiceAccountKeys {
             signing: content(form.service_account.signing),
             verifying: form.service_account.verifying,
+            next: form.service_account.next.map(content),
         },
         encryption,
         leaves,

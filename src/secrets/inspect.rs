@@ -72,6 +72,14 @@ pub(crate) fn signed_by_any<'a>(pem: &str, mut accepted: impl Iterator<Item = &'
     })
 }
 
+/// Whether a further authority may follow this one (PEM) in a chain. None where it cannot be read or is no authority.
+pub(crate) fn may_precede_authorities(pem: &str) -> Option<bool> {
+    let (_, block) = parse_x509_pem(pem.as_bytes()).ok()?;
+    let certificate = block.parse_x509().ok()?;
+    let constraints = certificate.basic_constraints().ok()??;
+    constraints.value.ca.then_some(constraints.value.path_len_constraint != Some(0))
+}
+
 fn address(bytes: &[u8]) -> Option<IpAddr> {
     match bytes.len() {
         4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),

@@ -67,14 +67,52 @@ pub(crate) fn authority(
 ) -> Result<AuthoritySet, SecretsError> {
     let common_name = format!("{name}-ca-{}", random_hex(entropy, 4)?);
     let signing = key::generate(algorithm, entropy)?;
-    let mut parameters = parameters(&common_name, now, now + AUTHORITY_LIFETIME, entropy)?;
-    parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    parameters.key_usages =
-        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    // One more may follow this one in a chain: the one that takes its place, signed by it. Only servers that pods and people
+    // trust are reached that way.
+    let below = u8::from(name == AuthorityName::Kubernetes);
+    let parameters = authority_parameters(&common_name, now, now + AUTHORITY_LIFETIME, below, entropy)?;
     let certificate = parameters
         .self_signed(&signing)
         .map_err(|error| SecretsError::Issue { leaf: common_name, reason: error.to_string() })?;
-    Ok(AuthoritySet { certificate: certificate.pem(), key: key::pem(&signing), also_accepted: Vec::new() })
+    Ok(AuthoritySet { certificate: certificate.pem(), key: key::pem(&signing), also_accepted: Vec::new(), other: None })
+}
+
+/// The certificate of `new` (same subject, same key) signed by `old`, whose set is `old_set`. None where that one's own
+/// certificate says that no authority may follow it in a chain: nobody would accept it.
+pub(crate) fn cross_signed(
+    new: &AuthoritySet,
+    (old, old_set): (&Authority, &AuthoritySet),
+    now: i64,
+    entropy: &mut dyn Entropy,
+) -> Result<Option<String>, SecretsError> {
+    let unreadable = || SecretsError::Unreadable("an authority's certificate cannot be read");
+    if !inspect::may_precede_authorities(&old_set.certificate).ok_or_else(unreadable)? {
+        return Ok(None);
+    }
+    let seen = inspect::Seen::read(&new.certificate).ok_or_else(unreadable)?;
+    let own = key::read(&new.key).ok_or_else(unreadable)?;
+    let end = seen.not_after.min(old.not_after);
+    let mut parameters = authority_parameters(&seen.common_name, now, end, 0, entropy)?;
+    parameters.use_authority_key_identifier_extension = true;
+    let certificate = parameters
+        .signed_by(&own, &old.issuer)
+        .map_err(|error| SecretsError::Issue { leaf: seen.common_name, reason: error.to_string() })?;
+    Ok(Some(certificate.pem()))
+}
+
+/// What an authority's certificate says; `below` is how many more may follow it in a chain.
+fn authority_parameters(
+    common_name: &str,
+    now: i64,
+    not_after: i64,
+    below: u8,
+    entropy: &mut dyn Entropy,
+) -> Result<CertificateParams, SecretsError> {
+    let mut parameters = parameters(common_name, now, not_after, entropy)?;
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
+    parameters.key_usages =
+        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(parameters)
 }
 
 /// Makes a new key and signs `template` for it. `what` names the leaf in errors.

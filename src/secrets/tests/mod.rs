@@ -4,5 +4,6 @@ mod carry;
 mod certificates;
 mod complete;
 mod documents;
+mod exchange;
 mod servers;
 mod support;
