@@ -73,10 +73,10 @@ impl Point {
             (roles != (false, false)).then(|| (name.clone(), roles))
         });
         let birth: String = secrets.etcd.members.iter().map(|(name, url)| format!("{name} {url}\n")).collect();
-        let authorities = secrets.authorities.iter().map(|(name, set)| {
-            let all = std::iter::once(&set.certificate).chain(&set.also_accepted);
-            (*name, all.map(|pem| Digest::of(pem.trim().as_bytes())).collect())
-        });
+        let authorities = secrets
+            .authorities
+            .iter()
+            .map(|(name, set)| (*name, set.accepted().map(|pem| Digest::of(pem.trim().as_bytes())).collect()));
         Self {
             kubernetes: desired.kubernetes,
             members: members.collect(),

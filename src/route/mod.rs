@@ -5,6 +5,7 @@
 
 mod compatible;
 mod encryption;
+mod exchange;
 pub mod restore;
 mod retarget;
 mod rotate;
@@ -21,6 +22,8 @@ pub use encryption::key_legs;
 pub use encryption::key_rules;
 pub use encryption::key_rules_fit;
 pub use encryption::keys_after;
+pub use exchange::Exchange;
+pub use exchange::ExchangeLeg;
 pub use retarget::Retargeted;
 pub use retarget::retarget;
 pub use rotate::Renewal;

@@ -15,10 +15,15 @@ use crate::model::Digest;
 use crate::model::Keep;
 use crate::model::RemotePath;
 use crate::render;
+use crate::secrets;
+use crate::secrets::AuthorityName;
+use crate::secrets::LeafName;
 use crate::secrets::Secrets;
 
 /// Where the kubelet looks for static pods.
 const MANIFESTS: &str = "/etc/kubernetes/manifests";
+/// Leaves that stand with a chain in their files.
+const SERVERS: [LeafName; 2] = [LeafName::ApiServer, LeafName::KubeletServer];
 
 /// A target with its contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,23 +52,20 @@ pub fn retarget(desired: &Desired, blobs: &Blobs, was: &Secrets, now: &Secrets) 
         };
         moved.insert(*digest, (new, size));
     }
-    let accepted = |secrets: &Secrets| -> Vec<Vec<String>> {
-        let sets = secrets.authorities.values();
-        sets.map(|set| std::iter::once(&set.certificate).chain(&set.also_accepted).cloned().collect()).collect()
-    };
-    let trusts: Vec<_> = accepted(was).into_iter().zip(accepted(now)).collect();
+    let signer = signer(was, now);
     for host in out.desired.hosts.values_mut() {
         let before = host.clone();
         for file in host.files.values_mut() {
             if let Some((digest, size)) = moved.get(&file.digest) {
                 (file.digest, file.size) = (*digest, *size);
             }
-            if let Keep::Seeded { authorities, .. } = &mut file.keep
-                && let Some((_, new)) = trusts.iter().find(|(old, _)| old == authorities)
+            if let (Keep::Seeded { authorities, .. }, Some((old, new))) = (&mut file.keep, signer)
+                && authorities.contains(old)
             {
-                authorities.clone_from(new);
+                *authorities = vec![new.clone()];
             }
         }
+        sign(&before, host, signer, &mut out.blobs);
         restarts(&before, host, blobs, &mut out.blobs);
     }
     for object in &mut out.desired.objects {
@@ -91,6 +93,26 @@ fn encryption_files(
         path.as_str() == render::ENCRYPTION && text.is_some_and(|text| text.contains(&key))
     });
     Some((ours.map(|(_, file)| file.digest).collect(), render::encryption_file(&now.encryption).ok()?))
+}
+
+/// The certificate of the authority that issues for kubelets, then and now.
+fn signer<'a>(was: &'a Secrets, now: &'a Secrets) -> Option<(&'a String, &'a String)> {
+    let of = |secrets: &'a Secrets| Some(&secrets.authorities.get(&AuthorityName::Kubernetes)?.certificate);
+    Some((of(was)?, of(now)?))
+}
+
+/// The signer's own file holds one certificate, whatever is trusted beside it: outside a rotation it has the same bytes as the files
+/// with all that is trusted, so that its content alone does not tell what it is.
+fn sign(before: &DesiredHost, host: &mut DesiredHost, signer: Option<(&String, &String)>, blobs: &mut Blobs) {
+    let Some((old, new)) = signer else { return };
+    let written = |path: &RemotePath| before.files.get(path).map(|file| file.digest);
+    for (path, file) in host.files.iter_mut().filter(|(path, _)| path.as_str() == render::SIGNER) {
+        if written(path) == Some(Digest::of(old.as_bytes())) {
+            let content = Content::new(new.as_bytes());
+            file.size = content.len() as u64;
+            file.digest = blobs.insert(content);
+        }
+    }
 }
 
 /// Brings the inputs of units and static pods, and the manifests that carry them, to the files' new contents.
@@ -169,7 +191,6 @@ impl Words {
         for (name, old) in &was.authorities {
             if let Some(new) = now.authorities.get(name) {
                 words.text(old.trust_bundle().as_bytes(), new.trust_bundle().as_bytes());
-                words.text(old.certificate.as_bytes(), new.certificate.as_bytes());
                 words.text(old.key.expose(), new.key.expose());
             }
         }
@@ -180,6 +201,11 @@ impl Words {
         words.text(was.service_account.signing.expose(), now.service_account.signing.expose());
         for (id, old) in &was.leaves {
             if let Some(new) = now.leaves.get(id) {
+                if SERVERS.contains(&id.name)
+                    && let (Some(old), Some(new)) = (secrets::serving_chain(was, id), secrets::serving_chain(now, id))
+                {
+                    words.text(old.as_bytes(), new.as_bytes());
+                }
                 words.text(old.certificate.as_bytes(), new.certificate.as_bytes());
                 words.text(old.key.expose(), new.key.expose());
             }

@@ -1,6 +1,8 @@
 //! Targets that are given other keys, and which certificates a renewal is about, on whole targets.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod exchange;
+
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
