@@ -324,7 +324,7 @@ fn request(method: &str, address: IpAddr, path: &str, body: Option<&str>) -> Str
     format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n{kind}Content-Length: {length}\r\n\r\n{body}")
 }
 
-async fn exchange<S>(mut stream: S, request: &str) -> std::io::Result<Answer>
+pub(super) async fn exchange<S>(mut stream: S, request: &str) -> std::io::Result<Answer>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

@@ -19,6 +19,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// One attempt may take this long; a hung server must not eat the whole patience.
 const ATTEMPT: Duration = Duration::from_secs(30);
+/// Objects of one answer; as kubectl.
+const PAGE: usize = 500;
 
 /// One request. All of them are idempotent, so that each may be sent again.
 pub(super) struct Call<'a> {
@@ -65,7 +67,34 @@ impl Api {
         })
     }
 
-    /// The same, with the server's whole refusal.
+    /// All objects at `path`, a list's, page by page.
+    pub(super) async fn listed(&self, path: &str, doing: &str) -> Result<Vec<Value>, ApiError> {
+        self.pages(path, doing, false).await
+    }
+
+    /// The same of Secrets.
+    pub(super) async fn listed_secret(&self, path: &str, doing: &str) -> Result<Vec<Value>, ApiError> {
+        self.pages(path, doing, true).await
+    }
+
+    async fn pages(&self, path: &str, doing: &str, secret: bool) -> Result<Vec<Value>, ApiError> {
+        let joint = if path.contains('?') { '&' } else { '?' };
+        let mut all = Vec::new();
+        let mut next = String::new();
+        loop {
+            let call = Call { secret, ..Call::get(format!("{path}{joint}limit={PAGE}{next}"), doing) };
+            let mut page = self.request(&call).await?;
+            if let Some(items) = page["items"].as_array_mut() {
+                all.append(items);
+            }
+            match page["metadata"]["continue"].as_str().filter(|token| !token.is_empty()) {
+                Some(token) => next = format!("&continue={}", encoded(token)),
+                None => return Ok(all),
+            }
+        }
+    }
+
+    /// [`Self::request`], with the server's whole refusal.
     pub(super) async fn request_detailed(&self, call: &Call<'_>) -> Result<Value, Refusal> {
         let until = Instant::now() + self.patience;
         let mut pause = FIRST_PAUSE;
