@@ -98,7 +98,8 @@ pub(super) enum Command {
     /// and API servers take them up while they run, one host at a time; controller managers, schedulers, kube-proxies and
     /// kubelets are restarted. Pods go on running. cluster.yml plays no part: nothing else changes.
     ///
-    /// `up` renews by itself what has fewer than 90 days left.
+    /// `up` renews by itself what has fewer than 90 days left. With --ca or --service-account-key what signs is exchanged instead,
+    /// while the cluster runs.
     RotateCerts(RotateCerts),
     /// Show what `up` would change, and change nothing
     Plan(PlanArguments),

@@ -163,6 +163,26 @@ fn hints(error: &OpsError) -> Vec<String> {
         OpsError::KeyNeeded { .. } => {
             hint("see what is wrong with them; the same command goes on, `bastide rollback` goes back")
         }
+        OpsError::TrustNotSettled { .. } => {
+            hint("servers and kubelets look once a minute; the same command goes on from here, `bastide rollback` goes back")
+        }
+        OpsError::HostsAway { .. } => hint(
+            "bring them back; where a host missed a leg, `bastide up` gives it what it missed. The same command goes on then",
+        ),
+        OpsError::PodsHoldOn { .. } => vec![
+            "--restart-pods restarts those that something makes anew (Deployments, DaemonSets, StatefulSets)".to_owned(),
+            "restart the others yourself, or accept with --leave-pods that they may be cut off".to_owned(),
+        ],
+        OpsError::TokensLive { until: Some(_) } => vec![
+            "the same command goes on then".to_owned(),
+            "where the old key is not to be believed any more: --distrust-old ends these tokens now, with --restart-pods for the pods that hold one".to_owned(),
+        ],
+        OpsError::TokensLive { until: None } => hint(
+            "the API servers bound no token's life (--service-account-max-token-expiration), so no wait is long enough; --distrust-old ends these tokens",
+        ),
+        OpsError::TokensHeld { .. } => hint(
+            "--reissue-tokens has them issued anew (whoever uses one needs the new one); --distrust-old lets them end",
+        ),
         OpsError::Lock(LockError::Busy { .. }) => hint("wait until that run has ended; a dead one lets go after 30 s"),
         OpsError::Refused(_) => hint("nothing was changed"),
         _ => Vec::new(),

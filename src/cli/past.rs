@@ -23,6 +23,7 @@ use crate::cli::show;
 use crate::ops;
 use crate::ops::AutoRollback;
 use crate::ops::DiffOptions;
+use crate::ops::ExchangeOptions;
 use crate::ops::Limits;
 use crate::ops::OpsError;
 use crate::ops::RollbackOptions;
@@ -50,6 +51,9 @@ pub(super) async fn rotate(
     talk: &Arc<dyn Talk>,
     cancel: &CancellationToken,
 ) -> Result<u8, OpsError> {
+    if rotate.ca || rotate.service_account_key {
+        return exchange(config, rotate, console, talk, cancel).await;
+    }
     let options = RotateOptions {
         services: rotate.services,
         hosts: rotate.hosts,
@@ -59,6 +63,29 @@ pub(super) async fn rotate(
     };
     let invocation = invocation(config, &rotate.reach, "rotate-certs");
     let reached = Box::pin(ops::rotate(&invocation, &options, talk, cancel)).await?;
+    console.settle();
+    Ok(ended(&reached, console))
+}
+
+async fn exchange(
+    config: &Path,
+    rotate: RotateCerts,
+    console: &Console,
+    talk: &Arc<dyn Talk>,
+    cancel: &CancellationToken,
+) -> Result<u8, OpsError> {
+    let options = ExchangeOptions {
+        authorities: rotate.ca,
+        names: rotate.authorities.into_iter().collect(),
+        distrust_old: rotate.distrust_old,
+        restart_pods: rotate.restart_pods,
+        leave_pods: rotate.leave_pods,
+        reissue_tokens: rotate.reissue_tokens,
+        yes: rotate.yes,
+        timings: rotate.timings,
+    };
+    let command = if rotate.ca { ops::ROTATE_AUTHORITIES } else { ops::ROTATE_TOKEN_KEY };
+    let reached = Box::pin(ops::exchange(&invocation(config, &rotate.reach, command), &options, talk, cancel)).await?;
     console.settle();
     Ok(ended(&reached, console))
 }

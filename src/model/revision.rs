@@ -53,6 +53,10 @@ pub struct Revision {
     /// The older revision whose target a rollback took up again.
     #[serde(default)]
     pub returns_to: Option<RevisionId>,
+    /// When it was reached, or had failed, seconds since 1970; none while its run goes on or after that died, and in revisions
+    /// that were made before this was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<i64>,
 }
 
 impl Revision {

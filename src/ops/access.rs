@@ -75,7 +75,8 @@ pub(super) fn merge_into(path: &Path, content: &Content) -> Result<(), OpsError>
     write(path, &Content::new(merged))
 }
 
-/// Same servers, same authority, and a certificate with enough time left.
+/// Same servers, same authorities, and a certificate with enough time left from the one that issues: where that is exchanged, the
+/// file is good before the old one is dropped.
 fn will_do(bytes: &[u8], local: &Local, secrets: &Secrets, now: i64) -> Option<()> {
     use base64::Engine as _;
     let decode = |value: &Value| base64::engine::general_purpose::STANDARD.decode(value.as_str()?).ok();
@@ -90,7 +91,9 @@ fn will_do(bytes: &[u8], local: &Local, secrets: &Secrets, now: i64) -> Option<(
     let der = CertificateDer::from_pem_slice(&certificate).ok()?;
     let (_, parsed) = x509_parser::parse_x509_certificate(&der).ok()?;
     let left = parsed.validity().not_after.timestamp() - now;
-    (same && authority == trust(secrets).as_bytes() && left > RENEW_DAYS * DAY).then_some(())
+    let set = secrets.authorities.get(&AuthorityName::Kubernetes)?;
+    let issued = secrets::issued_by(set, std::str::from_utf8(&certificate).ok()?);
+    (same && issued && authority == trust(secrets).as_bytes() && left > RENEW_DAYS * DAY).then_some(())
 }
 
 fn trust(secrets: &Secrets) -> String {

@@ -1,6 +1,7 @@
 //! The cluster as the plan's runner needs it: objects and health, through the hosts' own connections.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -200,6 +201,21 @@ impl<H: Host> Doors<H> {
         let (host, seat) = self.seat(name)?;
         let answer = api::loaded_encryption(&**host, seat.address, &self.kubernetes, LONG_PROBE).await;
         answer.map_err(Trouble::silent)
+    }
+
+    /// The names of the keys with which this API server verifies tokens, in order.
+    pub(super) async fn token_keys(&self, name: &HostName) -> Result<BTreeSet<String>, Trouble> {
+        let (host, seat) = self.seat(name)?;
+        let trial = api::Trial {
+            address: seat.address,
+            port: API_PORT,
+            name: None,
+            path: "/openid/v1/jwks",
+            on_behalf_of: None,
+        };
+        let answer = api::trial(&**host, &trial, &self.kubernetes, PROBE).await.map_err(Trouble::silent)?;
+        let keys = api::published_key_ids(&answer.body).map(|keys| keys.into_iter().collect());
+        keys.ok_or_else(|| Trouble::Unwell(format!("{}: the API server names no keys for tokens", answer.status)))
     }
 
     /// The etcd members whose hosts answer.

@@ -267,6 +267,41 @@ pub enum OpsError {
         /// The first of them, and what was said of each.
         some: Vec<String>,
     },
+    /// Parts of the cluster do not work with the authorities or token keys that lie on its hosts.
+    #[error("not every part of the cluster works with the authorities and keys that lie on its hosts; nothing more was changed:\n{}", reasons.join("\n"))]
+    TrustNotSettled {
+        /// One sentence each.
+        reasons: Vec<String>,
+    },
+    /// Hosts that a leg cannot do without.
+    #[error(
+        "{leg}: this needs {}, which do not answer or have missed the leg before",
+        hosts.iter().map(HostName::as_str).collect::<Vec<_>>().join(", ")
+    )]
+    HostsAway {
+        /// What the leg does.
+        leg: String,
+        /// Which.
+        hosts: Vec<HostName>,
+    },
+    /// Pods that would be cut off.
+    #[error("pods still hold what is to be believed no more, and nothing was changed in this leg:\n{}", pods.join("\n"))]
+    PodsHoldOn {
+        /// Which, and of what.
+        pods: Vec<String>,
+    },
+    /// Tokens that the old key signed may still be in use.
+    #[error("tokens that the old key signed may still be in use{}; nothing was changed in this leg", until.as_ref().map(|time| format!(" until {time}")).unwrap_or_default())]
+    TokensLive {
+        /// From when on none is; none where nothing bounds their lives.
+        until: Option<String>,
+    },
+    /// Tokens in Secrets that the old key signed.
+    #[error("these hold tokens without an end that the old key signed, and the key was not dropped:\n{}", secrets.join("\n"))]
+    TokensHeld {
+        /// Which.
+        secrets: Vec<String>,
+    },
     /// No host can do what was asked.
     #[error("{0}")]
     Impossible(String),

@@ -94,6 +94,7 @@ mod tests {
             barrier: None,
             versions: std::collections::BTreeMap::new(),
             returns_to: to.map(id),
+            ended: None,
         }
     }
 

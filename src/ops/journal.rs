@@ -117,6 +117,7 @@ mod tests {
             barrier: None,
             versions: std::collections::BTreeMap::new(),
             returns_to: None,
+            ended: None,
         }
     }
 

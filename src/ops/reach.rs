@@ -1,7 +1,6 @@
 //! From a plan to a recorded revision: show, ask, lock, look again, run, look once more, record. Every command that
 //! changes a cluster ends here; they differ in the target that they prepared and in their errand.
 
-use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -31,11 +30,14 @@ use crate::ops::Talk;
 use crate::ops::access;
 use crate::ops::connect::RealHost;
 use crate::ops::encryption;
+use crate::ops::exchange;
 use crate::ops::journal::RunJournal;
 use crate::ops::local::Shelf;
 use crate::ops::lost;
 use crate::ops::prepare;
 use crate::ops::prepare::Prepared;
+use crate::ops::timings::counts;
+use crate::ops::timings::timings;
 use crate::plan;
 use crate::secrets;
 use crate::secrets::Entropy as _;
@@ -61,6 +63,8 @@ pub(super) struct Errand {
     pub timings: bool,
     /// A plan that was shown earlier: nothing beyond it runs.
     pub shown: Option<Plan>,
+    /// What is done in the cluster before the first host is changed.
+    pub first: exchange::First,
 }
 
 /// How a command ended that did not fail.
@@ -86,6 +90,7 @@ pub(super) async fn reach(
     let empty = prepared.plan.is_empty();
     if empty && !off_course(&prepared, errand) {
         encryption::settled(&prepared, &**talk, cancel).await?;
+        exchange::settled(&prepared, &**talk, cancel).await?;
         return settled(&mut prepared, &holder, errand.timings, talk);
     }
     talk.show(&plan::text(&prepared.plan, plan::Detail::Folded));
@@ -112,7 +117,7 @@ pub(super) async fn reach(
     prepared.observed = observed;
     prepared.plan = plan;
     let stamp = begin(&mut prepared, invocation, errand, &folder_lock)?;
-    let outcome = run(&prepared, &stamp, &holder, &mut locks, &members, talk, cancel).await;
+    let outcome = run(&prepared, &stamp, &holder, &mut locks, &members, &errand.first, talk, cancel).await;
     let ended = conclude(&mut prepared, &stamp, &holder, &folder_lock, &members, &without, outcome, talk).await;
     let ended = match ended {
         Ok(reached) => Ok(reached),
@@ -235,6 +240,7 @@ pub(super) fn begin(
         barrier: errand.barrier.clone(),
         versions: prepared.target.desired.versions(),
         returns_to: errand.returns_to.clone(),
+        ended: None,
     };
     let target = &prepared.target;
     store.begin(lock, &revision, &target.desired, &target.blobs, &secrets::seal_form(&target.secrets))?;
@@ -247,12 +253,14 @@ pub(super) fn begin(
 }
 
 /// The sealed copy goes to every member that answers, then the plan runs.
+#[allow(clippy::too_many_arguments)]
 async fn run(
     prepared: &Prepared,
     stamp: &Stamp,
     holder: &LockHolder,
     locks: &mut Locks<RealHost>,
     members: &BTreeSet<HostName>,
+    first: &exchange::First,
     talk: &Arc<dyn Talk>,
     cancel: &CancellationToken,
 ) -> Result<Report, OpsError> {
@@ -262,6 +270,7 @@ async fn run(
     };
     hand_out(prepared, members, holder, &records).await?;
     let other_keys = encryption::make_way(prepared, &**talk, cancel).await?;
+    exchange::first(prepared, first, &**talk, cancel).await?;
     let contents: Arc<dyn Contents> =
         Arc::new(Shelf { blobs: Arc::clone(&prepared.target.blobs), bundle: Some(Arc::clone(&prepared.bundle)) });
     let deadlines = prepared.local.cluster.options.deadlines;
@@ -282,6 +291,9 @@ async fn run(
     let report = apply::run(&prepared.plan, &run, locks).await;
     if other_keys && report.outcome == Outcome::Done {
         encryption::await_target(prepared, &**talk, cancel).await?;
+    }
+    if report.outcome == Outcome::Done {
+        exchange::settled(prepared, &**talk, cancel).await?;
     }
     Ok(report)
 }
@@ -373,26 +385,6 @@ pub(super) fn close(
 ) -> Result<(), OpsError> {
     let Some(store) = prepared.kept.store.as_mut() else { return Ok(()) };
     Ok(store.finish(lock, revision, state, prepare::now())?)
-}
-
-/// How many channels each host was asked for.
-fn counts(prepared: &Prepared, talk: &dyn Talk) {
-    for (host, channels) in prepared.channels() {
-        talk.show(&format!("{host}: {} session channels, {} forwards", channels.sessions, channels.forwards));
-    }
-}
-
-/// What the time was spent on, longest first.
-pub(super) fn timings(report: &Report) -> String {
-    let mut rows: Vec<_> = report.timings.iter().collect();
-    rows.sort_by_key(|row| std::cmp::Reverse(row.took));
-    let mut by_stage: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for row in rows {
-        let host = row.host.as_ref().map(|host| format!("{host}: ")).unwrap_or_default();
-        let line = format!("  {:7.2} s  {host}{}", row.took.as_secs_f64(), row.what);
-        by_stage.entry(&row.stage).or_default().push(line);
-    }
-    by_stage.into_iter().map(|(stage, lines)| format!("{stage}\n{}\n", lines.join("\n"))).collect()
 }
 
 #[cfg(test)]

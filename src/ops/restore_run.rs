@@ -43,6 +43,7 @@ use crate::ops::restore_source::WithDatabase;
 use crate::ops::restored;
 use crate::ops::snapshot::Site;
 use crate::ops::survivor;
+use crate::ops::timings;
 use crate::plan;
 use crate::plan::Context;
 use crate::route::restore as route;
@@ -158,7 +159,7 @@ pub(super) async fn run(
     drop(locks);
     if options.timings {
         for report in &reports {
-            talk.show(&reach::timings(report));
+            talk.show(&timings::timings(report));
         }
     }
     access::keep_operator_file(&job.prepared.local, &job.prepared.target.secrets, job.prepared.now, &**talk)?;

@@ -40,6 +40,11 @@ pub(super) const ROTATE: &str = "rotate-certs";
 /// The command under which a leg of an exchange of encryption keys does.
 pub(super) const ROTATE_KEY: &str = "encrypt rotate-key";
 
+/// The command under which a leg of an exchange of authorities does.
+pub const ROTATE_AUTHORITIES: &str = "rotate-certs --ca";
+/// The command under which a leg of an exchange of the key for service-account tokens does.
+pub const ROTATE_TOKEN_KEY: &str = "rotate-certs --service-account-key";
+
 /// What `rollback` was told.
 #[derive(Debug, Clone, Default)]
 pub struct RollbackOptions {
@@ -210,10 +215,9 @@ fn stops(store: &Store, history: &[Revision], goal: &RevisionId, today: &Secrets
             Err(error) => return Err(error.into()),
         };
         let was = secrets::unseal_form(&sealed)?;
-        let mut with = Secrets { leaves: was.leaves.clone(), etcd: was.etcd.clone(), ..today.clone() };
-        if only_rotations(&after(history, &revision.id)) {
-            with.encryption.clone_from(&was.encryption);
-        }
+        let rotated = only_rotations(&after(history, &revision.id));
+        let kept = if rotated { keys_of_then(today, &was) } else { today.clone() };
+        let with = Secrets { leaves: was.leaves.clone(), etcd: was.etcd.clone(), ..kept };
         let taken_up = route::retarget(&desired, &blobs, &was, &with);
         stops.push(Stop {
             id: revision.id.clone(),
@@ -233,12 +237,20 @@ fn target(kept: &Kept, way: &Way, algorithm: KeyAlgorithm, now: i64) -> Result<T
     let was = secrets::unseal_form(&sealed)?;
     let rotated = only_rotations(&after(&store.history(), &next.id));
     let prefer = if rotated { Prefer::Stored } else { Prefer::Todays };
-    let (mut secrets, issued) = secrets::carry(&was, today, prefer, algorithm, now, &mut SystemEntropy)?;
-    if rotated {
-        secrets.encryption.clone_from(&was.encryption);
-    }
+    let kept = if rotated { keys_of_then(today, &was) } else { today.clone() };
+    let (secrets, issued) = secrets::carry(&was, &kept, prefer, algorithm, now, &mut SystemEntropy)?;
     let taken_up = route::retarget(&desired, &blobs, &was, &secrets);
     Ok(Target { desired: taken_up.desired, blobs: Arc::new(taken_up.blobs), secrets, issued })
+}
+
+/// The keys of today with all those of then that a rotation exchanges: what is undone is nothing but their rotation.
+fn keys_of_then(today: &Secrets, then: &Secrets) -> Secrets {
+    Secrets {
+        authorities: then.authorities.clone(),
+        service_account: then.service_account.clone(),
+        encryption: then.encryption.clone(),
+        ..today.clone()
+    }
 }
 
 /// What came after `id`.
@@ -250,7 +262,7 @@ fn after(history: &[Revision], id: &RevisionId) -> Vec<Revision> {
 fn only_rotations(undone: &[Revision]) -> bool {
     !undone.is_empty()
         && undone.iter().enumerate().all(|(at, revision)| match &revision.returns_to {
-            None => [ROTATE, ROTATE_KEY].contains(&revision.command.as_str()),
+            None => [ROTATE, ROTATE_KEY, ROTATE_AUTHORITIES, ROTATE_TOKEN_KEY].contains(&revision.command.as_str()),
             Some(to) => {
                 let between: Vec<_> = undone[..at].iter().filter(|earlier| earlier.id > *to).cloned().collect();
                 between.is_empty() || only_rotations(&between)
@@ -284,7 +296,9 @@ fn in_reach(prepared: &Prepared) -> Result<(), OpsError> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::ROTATE;
+    use super::ROTATE_AUTHORITIES;
     use super::ROTATE_KEY;
+    use super::ROTATE_TOKEN_KEY;
     use super::goal;
     use super::only_rotations;
     use crate::model::Digest;
@@ -316,6 +330,7 @@ mod tests {
                 barrier: None,
                 versions: std::collections::BTreeMap::new(),
                 returns_to: to.map(id),
+                ended: None,
             });
         }
         all
@@ -365,6 +380,8 @@ mod tests {
         ]);
         let keys = history(&[(ROTATE_KEY, None, Reached), (ROTATE_KEY, None, Failed), (ROTATE, None, Reached)]);
         assert!(only_rotations(&keys));
+        let exchanges = [(ROTATE_AUTHORITIES, None, Reached), (ROTATE_TOKEN_KEY, None, Started)];
+        assert!(only_rotations(&history(&exchanges)));
         assert!(only_rotations(&all[1..2]));
         assert!(only_rotations(&all[1..3]));
         assert!(only_rotations(&all[2..4]));

@@ -274,6 +274,7 @@ impl Store {
             return Err(StoreError::History { revision: id.clone(), why: "it has already ended" });
         }
         entry.revision.state = state;
+        entry.revision.ended = Some(now);
         manifest.written = now;
         self.replace(manifest)
     }

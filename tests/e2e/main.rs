@@ -4,6 +4,7 @@
 //! them for a look.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod authorities;
 mod bundle;
 mod checks;
 mod encryption;

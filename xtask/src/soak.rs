@@ -35,6 +35,8 @@ pub(crate) enum Part {
     KillsOlder,
     /// A key for encryption at rest exchanged by runs that die, and taken back
     Keys,
+    /// Authorities exchanged on one and on three hosts, by runs that die, and taken back
+    Authorities,
     /// The strict profile on three hosts, and the change from one profile to the other and back
     Strict,
     /// Three hosts on the older minor
@@ -75,6 +77,9 @@ impl Part {
             Self::KillsApart => of_soak("soak::kills_with_roles_apart"),
             Self::KillsOlder => of_soak("soak::kills_of_three_hosts_on_the_older_minor"),
             Self::Keys => of_soak("encryption::an_encryption_key_is_exchanged_by_runs_that_die_and_comes_back"),
+            Self::Authorities => {
+                vec!["--no-fail-fast", "--test", "e2e", "--", "--ignored", "--test-threads=1", "authorities::"]
+            }
             Self::Strict => of_soak("soak::strict_profile"),
             Self::Older => of_soak("soak::three_hosts_on_the_older_minor"),
             Self::Restore => {

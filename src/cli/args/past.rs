@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use crate::cli::args::OutputFormat;
 use crate::cli::args::Reach;
 use crate::route::Service;
+use crate::secrets::AuthorityName;
 
 /// `rollback`
 #[derive(Debug, Args)]
@@ -26,6 +27,7 @@ pub(in crate::cli) struct Rollback {
 
 /// `rotate-certs`
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(in crate::cli) struct RotateCerts {
     #[command(flatten)]
     pub reach: Reach,
@@ -39,12 +41,46 @@ pub(in crate::cli) struct RotateCerts {
     /// Only what ends within this many days, such as 30d
     #[arg(long, value_name = "DAYS", value_parser = days)]
     pub due: Option<u32>,
+    /// Put new certificate authorities in the place of the cluster's own: kubernetes, etcd and front-proxy
+    ///
+    /// In three legs, each a revision of its own: both are accepted, the new ones issue, the old ones are accepted no more. A run
+    /// that was cut off goes on with the same command; `bastide rollback` goes back leg by leg.
+    #[arg(long, group = "exchange", conflicts_with_all = ["services", "hosts", "due"])]
+    pub ca: bool,
+    /// Only this authority (repeatable): kubernetes, etcd, front-proxy
+    #[arg(long = "authority", value_name = "AUTHORITY", value_parser = authority, requires = "ca")]
+    pub authorities: Vec<AuthorityName>,
+    /// Put a new key in the place of the one that signs service-account tokens
+    ///
+    /// In three legs, each a revision of its own: both verify, the new one signs, the old one verifies no more. The last leg waits
+    /// for the longest life of a token (24 h unless cluster.yml says otherwise): run the command again then.
+    #[arg(long, group = "exchange", conflicts_with_all = ["services", "hosts", "due"])]
+    pub service_account_key: bool,
+    /// The old one is not to be believed any more: no waiting for tokens to end, and no rollback over the last leg
+    #[arg(long, requires = "exchange")]
+    pub distrust_old: bool,
+    /// Restart the Deployments, DaemonSets and StatefulSets whose pods would be cut off by the last leg, before it
+    #[arg(long, requires = "exchange")]
+    pub restart_pods: bool,
+    /// Accept that pods that were not restarted may be cut off by the last leg
+    #[arg(long, requires = "exchange")]
+    pub leave_pods: bool,
+    /// Have tokens in Secrets that the old key signed issued anew before the last leg
+    #[arg(long, requires = "service_account_key")]
+    pub reissue_tokens: bool,
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,
     /// Print where the time went and how many channels were opened
     #[arg(long)]
     pub timings: bool,
+}
+
+fn authority(text: &str) -> Result<AuthorityName, String> {
+    AuthorityName::ALL.into_iter().find(|name| name.as_str() == text).ok_or_else(|| {
+        let names = AuthorityName::ALL.map(AuthorityName::as_str);
+        format!("there is no such authority; known are {}", names.join(", "))
+    })
 }
 
 fn service(text: &str) -> Result<Service, String> {

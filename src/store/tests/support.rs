@@ -89,6 +89,7 @@ pub(super) fn revision(number: u32) -> Revision {
         barrier: None,
         versions: BTreeMap::new(),
         returns_to: None,
+        ended: None,
     }
 }
 
@@ -122,7 +123,8 @@ pub(super) fn begin(store: &mut Store, lock: &FolderLock, number: u32) -> Result
 
 /// What [`Store::load`] gives back for `number` while it is in `state`.
 pub(super) fn whole(number: u32, state: RevisionState) -> (Revision, Desired, Blobs, Content) {
-    (Revision { state, ..revision(number) }, desired(), blobs(number), secrets(number))
+    let ended = (state != RevisionState::Started).then_some(NOW);
+    (Revision { state, ended, ..revision(number) }, desired(), blobs(number), secrets(number))
 }
 
 /// Text that does not compress to nothing.

@@ -1,0 +1,91 @@
+//! Whether a component believes an authority: it is asked with a certificate from it.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::api;
+use crate::api::Credentials;
+use crate::api::Trial;
+use crate::host::Host;
+use crate::model::Content;
+use crate::ops::OpsError;
+use crate::secrets;
+use crate::secrets::AuthorityName;
+use crate::secrets::AuthoritySet;
+use crate::secrets::Secrets;
+use crate::secrets::SystemEntropy;
+
+/// Longest time for one question.
+const PROBE: Duration = Duration::from_secs(10);
+/// Whom the front proxy's certificate says that it is (`--requestheader-allowed-names`).
+const FRONT_PROXY: &str = "front-proxy-client";
+/// Something that everybody may see whom the server knows, and nobody else.
+const FOR_KNOWN: &str = "/api";
+
+/// An authority with its key.
+#[derive(Debug, Clone)]
+pub(super) struct Signer {
+    pub name: AuthorityName,
+    pub certificate: String,
+    key: Content,
+}
+
+/// Both authorities of a set, as far as their keys are there.
+pub(super) fn signers(name: AuthorityName, set: &AuthoritySet) -> Vec<Signer> {
+    let own = Signer { name, certificate: set.certificate.clone(), key: set.key.clone() };
+    let other =
+        set.other.as_ref().map(|other| Signer { name, certificate: other.certificate.clone(), key: other.key.clone() });
+    std::iter::once(own).chain(other).collect()
+}
+
+/// Where a front proxy's certificate is shown, and what for.
+pub(super) struct Place<'a> {
+    pub address: IpAddr,
+    pub port: u16,
+    /// What the server's certificate says, where that is not the address.
+    pub name: Option<&'a str>,
+    pub path: &'a str,
+}
+
+impl Signer {
+    /// Whether the API server at `address` knows whom this authority made a certificate for.
+    pub(super) async fn is_accepted<H: Host>(
+        &self,
+        host: &H,
+        address: IpAddr,
+        trust: &Secrets,
+        now: i64,
+    ) -> Result<bool, OpsError> {
+        let place = Place { address, port: 6443, name: None, path: FOR_KNOWN };
+        self.is_accepted_at(host, &place, trust, now).await
+    }
+
+    /// The same of any server that believes clients or front proxies.
+    pub(super) async fn is_accepted_at<H: Host>(
+        &self,
+        host: &H,
+        place: &Place<'_>,
+        trust: &Secrets,
+        now: i64,
+    ) -> Result<bool, OpsError> {
+        let (user, group, behalf) = match self.name {
+            AuthorityName::FrontProxy => (FRONT_PROXY, None, Some((secrets::SUPER_ADMIN_USER, "system:masters"))),
+            _ => (secrets::SUPER_ADMIN_USER, Some("system:masters"), None),
+        };
+        let pair = (self.certificate.as_str(), &self.key);
+        let leaf = secrets::trial_leaf(self.name, pair, (user, group), now, &mut SystemEntropy)?;
+        let authorities = trust.authorities.get(&AuthorityName::Kubernetes).map(AuthoritySet::trust_bundle);
+        let credentials =
+            Credentials { authorities: authorities.unwrap_or_default(), certificate: leaf.certificate, key: leaf.key };
+        let trial = Trial {
+            address: place.address,
+            port: place.port,
+            name: place.name,
+            path: place.path,
+            on_behalf_of: behalf,
+        };
+        let answer = api::trial(host, &trial, &credentials, PROBE).await;
+        let answer = answer.map_err(|error| OpsError::Impossible(error.to_string()))?;
+        Ok(answer.status == 200)
+    }
+}
