@@ -8,6 +8,7 @@ mod nodes;
 mod observe;
 mod proxy;
 mod server;
+mod trust;
 mod wire;
 
 use bastide::api::Api;
