@@ -76,7 +76,8 @@ find_programs() { # IMAGE NAME...
   find_tool ctr
   [ -n "$tool" ] || fail failed "no ctr below /opt/bastide"
   mkdir -p "$programs" && cd "$programs" || fail failed "cannot make $programs"
-  timeout 300 "$tool" -n k8s.io images export image.tar "$image_of" >"$work/err" 2>&1 </dev/null ||
+  # Not over containerd's transfer service: that may have ended before the last bytes are in the file.
+  timeout 300 "$tool" -n k8s.io images export --local image.tar "$image_of" >"$work/err" 2>&1 </dev/null ||
     fail failed "cannot read the image $image_of" "$work/err"
   tar -xf image.tar 2>"$work/err" || fail failed "cannot read the image $image_of" "$work/err"
   rm -f image.tar
