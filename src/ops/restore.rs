@@ -189,11 +189,11 @@ async fn begin(
     }
     let mut last = None;
     if let Some(source) = origin.source.as_ref().filter(|_| begins) {
-        let life = before::look(&site, source.manifest.as_ref()).await;
+        let prefix = encryption::prefix(&prepared.target.desired, &prepared.target.blobs);
+        let life = before::look(&site, source.manifest.as_ref(), &prefix).await;
         origin.notes.extend(before::loss(source.manifest.as_ref(), life, prepared.now));
         if matches!(life, Life::Serves(_)) {
             talk.busy("comparing the snapshot's credentials with the cluster's");
-            let prefix = encryption::prefix(&prepared.target.desired, &prepared.target.blobs);
             let run = holder(invocation, prepared.now)?.run;
             origin.notes.extend(credentials::coming_back(&site, source, &prefix, &run).await);
             talk.idle();

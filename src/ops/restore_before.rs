@@ -15,8 +15,6 @@ use crate::snapshot::Manifest;
 
 /// A restore puts revisions at least so far above the snapshot's.
 const LEAP: u64 = 1_000_000_000;
-/// Where API servers keep cluster role bindings, unless they were told another prefix.
-const BINDINGS: &str = "/registry/clusterrolebindings/";
 
 /// What etcd is before a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +31,7 @@ pub(super) enum Life {
 }
 
 /// Asks every member. A revision never goes back: what is below one that this cluster had is another etcd.
-pub(super) async fn look(site: &Site, snapshot: Option<&Manifest>) -> Life {
+pub(super) async fn look(site: &Site, snapshot: Option<&Manifest>, prefix: &str) -> Life {
     let asked = site.members().filter_map(|name| site.etcd(name)).map(|etcd| async move { etcd.count().await });
     let newest = join_all(asked).await.into_iter().filter_map(|answer| Some(answer.ok()?.0)).max();
     let Some(revision) = newest else { return Life::Silent };
@@ -41,7 +39,7 @@ pub(super) async fn look(site: &Site, snapshot: Option<&Manifest>) -> Life {
     let listed = snapshot::furthest(site).await.map(|(revision, _)| revision);
     let known = listed.max(snapshot.map(|manifest| manifest.etcd_revision));
     // Hundreds of writes after it began anew, an empty one can still be told by what API servers do not make by themselves.
-    let bare = known.is_none() && is_bare(site).await;
+    let bare = known.is_none() && is_bare(site, prefix).await;
     judge(revision, known, bare)
 }
 
@@ -53,16 +51,17 @@ fn judge(revision: u64, known: Option<u64>, bare: bool) -> Life {
     }
 }
 
-/// Whether etcd has the role bindings that every API server makes, and none of bastide's. A prefix of the file's own shows neither.
-async fn is_bare(site: &Site) -> bool {
+/// Whether etcd has none of the role bindings that bastide keeps in every cluster. `prefix` is the API servers'.
+async fn is_bare(site: &Site, prefix: &str) -> bool {
+    let folder = format!("{prefix}/clusterrolebindings/");
     let objects = site.desired.objects.iter().map(|object| &object.id);
     let ours: BTreeSet<_> = objects
         .filter(|id| id.kind == "ClusterRoleBinding" && id.name.starts_with("bastide:"))
-        .map(|id| format!("{BINDINGS}{}", id.name))
+        .map(|id| format!("{folder}{}", id.name))
         .collect();
     for etcd in site.members().filter_map(|name| site.etcd(name)) {
-        if let Ok(names) = etcd.names(BINDINGS).await {
-            return !ours.is_empty() && !names.is_empty() && !names.iter().any(|name| ours.contains(name));
+        if let Ok(names) = etcd.names(&folder).await {
+            return !ours.is_empty() && !names.iter().any(|name| ours.contains(name));
         }
     }
     false
