@@ -39,6 +39,7 @@ do_cni() { local p; for p in main/bridge main/loopback main/host-device main/ptp
 do_coredns() { gobuild coredns github.com/coredns/coredns "$COM/bin/coredns"; }
 do_metrics_server() { gobuild metrics-server sigs.k8s.io/metrics-server/cmd/metrics-server "$COM/bin/metrics-server" k8s.io/client-go/pkg/version.gitVersion="$(ver metrics-server sigs.k8s.io/metrics-server)"; }
 do_crictl() { gobuild crictl sigs.k8s.io/cri-tools/cmd/crictl "$COM/bin/crictl" sigs.k8s.io/cri-tools/pkg/version.Version="$(ver crictl sigs.k8s.io/cri-tools)"; }
+do_minio() { gobuild minio github.com/minio/minio "$COM/bin/minio"; }      # the S3 server of the tests; AGPL: run here, part of nothing
 do_kwok() { gobuild kwok sigs.k8s.io/kwok/cmd/kwok "$COM/bin/kwok"; }
 do_kubebench() {
   local m=github.com/aquasecurity/kube-bench v; v=$(ver kube-bench $m)
@@ -92,6 +93,7 @@ t=$(date +%s)
 ! want metrics-server || once metrics-server do_metrics_server
 ! want kube-bench || once kube-bench do_kubebench
 ! want crictl     || once crictl do_crictl
+! want minio      || once minio do_minio
 [[ " ${ONLY:-} " != *" kwok "* ]] || once kwok do_kwok          # only when asked for: nothing else here needs it
 for m in "${@:-1.37}"; do
   ! want etcd       || once "etcd-$(etcd_for "$m")" do_etcd "$(etcd_for "$m")"

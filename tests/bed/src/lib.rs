@@ -11,6 +11,7 @@ mod host;
 mod judge;
 mod machine;
 mod points;
+mod s3;
 
 pub use bed::Bed;
 pub use bed::Keep;
@@ -24,3 +25,4 @@ pub use judge::judge;
 pub use judge::judge_by;
 pub use machine::Machine;
 pub use points::Points;
+pub use s3::S3;
