@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod apply;
+pub mod bucket;
 pub mod cli;
 pub mod config;
 pub mod host;

@@ -14,6 +14,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("release", 1),
     ("plan", 1),
     ("host", 1),
+    ("bucket", 1),
     ("secrets", 2),
     ("store", 2),
     ("api", 2),
@@ -44,7 +45,9 @@ const DOORS: &[(&str, &[&str])] = &[
     ("eprint!", &["cli"]),
     ("std::io::stdout", &["cli"]),
     ("std::io::stderr", &["cli"]),
-    ("SystemTime::now", &["host", "store", "api", "apply", "ops", "cli"]),
+    ("hyper_util::client", &["bucket", "api"]),
+    ("rustls_native_certs", &["bucket"]),
+    ("SystemTime::now", &["host", "bucket", "store", "api", "apply", "ops", "cli"]),
     ("Instant::now", &["host", "store", "api", "apply", "ops", "cli"]),
 ];
 

@@ -2,6 +2,7 @@
 //!
 //! Enters: nothing. Leaves: types. Never does I/O, never reads a clock, uses no other room.
 
+mod bucket;
 mod desired;
 mod digest;
 mod login;
@@ -15,6 +16,8 @@ mod secret;
 mod time;
 mod version;
 
+pub use bucket::BucketAddress;
+pub use bucket::BucketKeys;
 pub use desired::Access;
 pub use desired::Allowance;
 pub use desired::ClusterId;

@@ -23,7 +23,8 @@ use crate::tree::run;
 /// The test programs that need root and what `setup` built. Those on clusters run two at a time, each on a bed of its own, because
 /// they mostly wait; those of the second group run one by one beside them.
 const ON_CLUSTERS: (&str, &str) = ("tests on clusters", "e2e");
-const ON_HOSTS: [(&str, &str); 2] = [("tests with a real API server", "api"), ("tests on hosts", "machine")];
+const ON_HOSTS: [(&str, &str); 3] =
+    [("tests with a real API server", "api"), ("tests with a real S3 server", "s3"), ("tests on hosts", "machine")];
 
 /// What was counted so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -112,7 +113,7 @@ impl Checks {
         }
     }
 
-    fn beside(&self) -> [(&'static str, Command); 2] {
+    fn beside(&self) -> [(&'static str, Command); 3] {
         ON_HOSTS.map(|(title, program)| {
             let mut command = self.cargo();
             command.args(["test", "--locked", "--no-fail-fast", "--test", program, "--", "--test-threads=1"]);

@@ -1,0 +1,204 @@
+//! A real S3 server, and a line to it that can be cut.
+
+use std::fs;
+use std::io::Read as _;
+use std::io::Write as _;
+use std::net::Ipv4Addr;
+use std::net::Shutdown;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use bastide::bucket::Bucket;
+use bastide::model::BucketAddress;
+use bastide::model::BucketKeys;
+use bastide::model::Content;
+use bed::S3;
+use rcgen::BasicConstraints;
+use rcgen::CertificateParams;
+use rcgen::DnType;
+use rcgen::IsCa;
+use rcgen::KeyPair;
+
+/// Where its objects lie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Disk {
+    Large,
+    /// 48 MiB.
+    Small,
+}
+
+/// The running server. It dies with the test.
+pub(crate) struct Server {
+    s3: S3,
+    folder: PathBuf,
+    disk: Disk,
+    pub(crate) port: u16,
+    /// One server at a time: each takes a hundred megabytes, and a test that measures must be alone.
+    _turn: MutexGuard<'static, ()>,
+}
+
+static TURN: Mutex<()> = Mutex::new(());
+
+impl Server {
+    pub(crate) fn start(name: &str) -> Self {
+        Self::on(name, Disk::Large)
+    }
+
+    pub(crate) fn on(name: &str, disk: Disk) -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("s3").join(name);
+        unmount(&folder);
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(folder.join("data")).unwrap();
+        if disk == Disk::Small {
+            let data = folder.join("data");
+            let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=48m", "none"]).arg(data).status();
+            assert!(mounted.unwrap().success(), "this test mounts a small disk, and needs root for that");
+        }
+        let port = free_port();
+        let s3 = S3::start(&folder, "127.0.0.1", port, &|program| Command::new(program)).unwrap();
+        Self { s3, folder, disk, port, _turn: turn }
+    }
+
+    /// What curl prints; none where it fails.
+    fn curl(&self, arguments: &[&str], path: &str) -> Option<String> {
+        let output = Command::new("curl")
+            .args(["--silent", "--max-time", "20", "--cacert"])
+            .arg(self.s3.authority())
+            .args(arguments)
+            .arg(format!("https://127.0.0.1:{}{path}", self.port))
+            .output()
+            .unwrap();
+        output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+    }
+
+    /// Keys for a quarter of an hour, by the server's own token service, for which `policy` is the most.
+    pub(crate) fn passing_keys(&self, policy: &str) -> BucketKeys {
+        let login = format!("{}:{}", S3::ACCESS, S3::SECRET);
+        let signer = format!("aws:amz:{}:sts", S3::REGION);
+        let policy = format!("Policy={policy}");
+        let mut arguments = vec!["--aws-sigv4", &signer, "--user", &login];
+        for part in ["Action=AssumeRole", "Version=2011-06-15", "DurationSeconds=900", &policy] {
+            arguments.extend(["--data-urlencode", part]);
+        }
+        let answer = self.curl(&arguments, "/").unwrap();
+        let part = |name: &str| {
+            let (_, rest) = answer.split_once(&format!("<{name}>")).unwrap_or_else(|| panic!("{answer}"));
+            Content::new(rest.split('<').next().unwrap())
+        };
+        BucketKeys { access: part("AccessKeyId"), secret: part("SecretAccessKey"), token: Some(part("SessionToken")) }
+    }
+
+    pub(crate) fn address(&self) -> BucketAddress {
+        BucketAddress {
+            host: "127.0.0.1".to_owned(),
+            port: Some(self.port),
+            bucket: S3::BUCKET.to_owned(),
+            region: None,
+            folder: "clusters/a b".to_owned(),
+            authorities: Some(fs::read_to_string(self.s3.authority()).unwrap()),
+        }
+    }
+
+    pub(crate) fn bucket(&self) -> Arc<Bucket> {
+        open(self.address(), keys())
+    }
+
+    /// The same through a line that breaks.
+    pub(crate) fn bucket_through(&self, line: &Line) -> Arc<Bucket> {
+        open(BucketAddress { port: Some(line.port), ..self.address() }, keys())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.disk == Disk::Small {
+            unmount(&self.folder);
+        }
+    }
+}
+
+fn unmount(folder: &Path) {
+    let _ = Command::new("umount").arg("--lazy").arg(folder.join("data")).stderr(Stdio::null()).status();
+}
+
+pub(crate) fn keys() -> BucketKeys {
+    BucketKeys { access: Content::new(S3::ACCESS), secret: Content::new(S3::SECRET), token: None }
+}
+
+pub(crate) fn open(address: BucketAddress, keys: BucketKeys) -> Arc<Bucket> {
+    Arc::new(Bucket::open(address, keys).unwrap())
+}
+
+/// Another authority.
+pub(crate) fn authority() -> String {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, "authority");
+    params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
+}
+
+/// A port that nobody listens on at the moment.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// A line to a server that breaks after so many bytes on their way there, so many times.
+pub(crate) struct Line {
+    pub(crate) port: u16,
+    left: Arc<AtomicUsize>,
+}
+
+impl Line {
+    pub(crate) fn to(server: &Server, cut_after: usize, times: usize) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let line = Self { port: listener.local_addr().unwrap().port(), left: Arc::new(AtomicUsize::new(times)) };
+        let (left, to) = (Arc::clone(&line.left), server.port);
+        thread::spawn(move || {
+            for near in listener.incoming().flatten() {
+                let left = Arc::clone(&left);
+                let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, to)) else { return };
+                thread::spawn(move || carry(near, far, cut_after, &left));
+            }
+        });
+        line
+    }
+
+    /// How many cuts were not made.
+    pub(crate) fn left(&self) -> usize {
+        self.left.load(Ordering::SeqCst)
+    }
+}
+
+fn carry(mut near: TcpStream, mut far: TcpStream, cut_after: usize, left: &AtomicUsize) {
+    let (mut back_from, mut back_to) = (far.try_clone().unwrap(), near.try_clone().unwrap());
+    thread::spawn(move || {
+        let _ = std::io::copy(&mut back_from, &mut back_to);
+        let _ = back_to.shutdown(Shutdown::Both);
+    });
+    let mut buffer = vec![0; 1 << 16];
+    let mut carried = 0;
+    while let Ok(count @ 1..) = near.read(&mut buffer) {
+        carried += count;
+        let cut = |left: usize| left.checked_sub(1);
+        if carried > cut_after && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, cut).is_ok() {
+            break;
+        }
+        if far.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+    }
+    let _ = near.shutdown(Shutdown::Both);
+    let _ = far.shutdown(Shutdown::Both);
+}
