@@ -31,8 +31,8 @@ use crate::ops::EtcdOverview;
 use crate::ops::Listed;
 use crate::ops::OpsError;
 use crate::ops::Proof;
-use crate::ops::Pruning;
 use crate::ops::SaveOptions;
+use crate::ops::SeenSnapshots;
 use crate::ops::Talk;
 use crate::ops::Wanted;
 
@@ -84,12 +84,15 @@ pub(super) enum Etcd {
 /// `etcd snapshot`
 #[derive(Debug, Subcommand)]
 pub(super) enum Snapshot {
-    /// Take a snapshot and put it onto every etcd host
+    /// Take a snapshot and put it onto every etcd host, and into the S3 bucket that cluster.yml names
     ///
     /// Streamed from one healthy member, checked, sealed to the state's identity and recipients, and signed. It holds the
-    /// database and the sealed state: whoever has it and the identity has the cluster.
+    /// database and the sealed state: whoever has it and the identity has the cluster. Exits with 3 where some place did not get
+    /// it; what was cut off is listed nowhere.
     Save(Save),
-    /// List the snapshots on all hosts, and in a folder here
+    /// List the snapshots on all hosts, in the S3 bucket, and in a folder here
+    ///
+    /// Exits with 3 where some place could not be looked at.
     List {
         #[command(flatten)]
         reach: Reach,
@@ -109,6 +112,9 @@ pub(super) enum Snapshot {
         local: Local,
         #[command(flatten)]
         output: Output,
+        /// Read the copy in the S3 bucket
+        #[arg(long, conflicts_with = "folder")]
+        s3: bool,
         /// Restore on this etcd host
         #[arg(long, value_name = "HOST", value_parser = host_name)]
         on: Option<HostName>,
@@ -119,7 +125,7 @@ pub(super) enum Snapshot {
         #[arg(value_parser = snapshot_name)]
         name: SnapshotName,
     },
-    /// Remove a snapshot from all hosts, and from a folder here
+    /// Remove a snapshot from all hosts, from the S3 bucket, and from a folder here
     Delete {
         #[command(flatten)]
         reach: Reach,
@@ -147,7 +153,8 @@ pub(super) enum Snapshot {
     },
     /// Remove old snapshots
     ///
-    /// Only what this cluster's identity signed; RKE's, damaged and unknown files stay.
+    /// From all hosts, the S3 bucket and a folder here. Only what this cluster's identity signed; RKE's, damaged and unknown
+    /// files stay. Uploads that a command left unfinished more than an hour ago are given up.
     Prune {
         #[command(flatten)]
         reach: Reach,
@@ -156,9 +163,9 @@ pub(super) enum Snapshot {
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
-        /// Keep so many of the newest
-        #[arg(long, default_value_t = 6, value_name = "COUNT")]
-        keep: u32,
+        /// Keep so many of the newest [default: backup_config.retention, else 6]
+        #[arg(long, value_name = "COUNT")]
+        keep: Option<u32>,
         /// Keep younger ones too: 72h, 30d
         #[arg(long, value_name = "AGE", value_parser = age)]
         older_than: Option<i64>,
@@ -235,13 +242,11 @@ pub(super) async fn run(
             let invocation = invocation(config, &save.reach, "etcd snapshot save");
             let saved = ops::save_snapshot(&invocation, &options, talk, cancel).await?;
             console.settle();
-            for (host, reason) in &saved.missing {
-                console.warn(&format!("not on {host}: {reason}"));
+            for (place, reason) in &saved.missing {
+                console.warn(&format!("not on {place}: {reason}"));
             }
             let manifest = &saved.manifest;
-            let hosts = saved.hosts.iter().map(ToString::to_string);
-            let here = saved.local.iter().map(|path| path.display().to_string());
-            let places: Vec<_> = hosts.chain(here).collect();
+            let places: Vec<_> = saved.places.iter().map(ToString::to_string).collect();
             let (revision, keys) = (manifest.etcd_revision, manifest.keys);
             console.say(&format!(
                 "etcd at revision {revision}, {keys} keys, {} sealed to {}, on {}",
@@ -254,26 +259,26 @@ pub(super) async fn run(
         }
         Etcd::Snapshot(Snapshot::List { reach, local, output }) => {
             let invocation = invocation(config, &reach, "etcd snapshot list");
-            let (listed, silent) = ops::list_snapshots(&invocation, local.folder.as_deref(), talk).await?;
+            let seen = ops::list_snapshots(&invocation, local.folder.as_deref(), talk).await?;
             console.settle();
-            for host in &silent {
-                console.warn(&format!("{host} does not answer: what lies there is not listed"));
+            for words in &seen.unseen {
+                console.warn(words);
             }
-            print(&list(&listed, output.output))?;
-            Ok(if silent.is_empty() { 0 } else { error::EXCEPT })
+            print(&list(&seen.snapshots, output.output))?;
+            Ok(complete(&seen))
         }
-        Etcd::Snapshot(Snapshot::Verify { reach, local, output, on, accept_foreign, name }) => {
+        Etcd::Snapshot(Snapshot::Verify { reach, local, output, s3, on, accept_foreign, name }) => {
             let invocation = invocation(config, &reach, "etcd snapshot verify");
             let folder = local.folder.as_deref();
-            let proof = ops::verify_snapshot(&invocation, &name, folder, on.as_ref(), accept_foreign, talk).await?;
+            let proof = ops::verify_snapshot(&invocation, &name, folder, s3, on.as_ref(), accept_foreign, talk).await?;
             console.settle();
             print(&proven(&proof, output.output))?;
             Ok(0)
         }
         Etcd::Snapshot(Snapshot::Delete { reach, local, yes, name }) => {
             let invocation = invocation(config, &reach, "etcd snapshot delete");
-            ops::delete_snapshot(&invocation, &name, local.folder.as_deref(), yes, talk).await?;
-            Ok(0)
+            let gone = ops::delete_snapshot(&invocation, &name, local.folder.as_deref(), yes, talk).await?;
+            Ok(complete(&gone))
         }
         Etcd::Snapshot(Snapshot::Restore { snapshot, restore }) | Etcd::SnapshotRestore { name: snapshot, restore } => {
             let reached = restore::run(snapshot, restore, config, talk, cancel).await?;
@@ -282,13 +287,17 @@ pub(super) async fn run(
         }
         Etcd::Snapshot(Snapshot::Prune { reach, local, yes, keep, older_than }) => {
             let invocation = invocation(config, &reach, "etcd snapshot prune");
-            let pruning = Pruning { keep, younger_than: older_than };
-            let gone = ops::prune_snapshots(&invocation, pruning, local.folder.as_deref(), yes, talk).await?;
+            let gone = ops::prune_snapshots(&invocation, keep, older_than, local.folder.as_deref(), yes, talk).await?;
             console.settle();
-            console.say(&format!("{} snapshots removed", gone.len()));
-            Ok(0)
+            console.say(&format!("{} snapshots removed", gone.snapshots.len()));
+            Ok(complete(&gone))
         }
     }
+}
+
+/// Whether every place was looked at.
+fn complete(seen: &SeenSnapshots) -> u8 {
+    if seen.unseen.is_empty() { 0 } else { error::EXCEPT }
 }
 
 fn json(value: &impl serde::Serialize) -> String {

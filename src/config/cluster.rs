@@ -10,6 +10,8 @@ use ipnet::IpNet;
 
 use crate::config::upgrade::Share;
 use crate::model::Allowance;
+use crate::model::BucketAddress;
+use crate::model::BucketKeys;
 use crate::model::Content;
 use crate::model::HostName;
 use crate::model::Jump;
@@ -196,8 +198,34 @@ pub struct EtcdService {
     pub uid: u32,
     /// `gid`, default 52034.
     pub gid: u32,
+    /// `backup_config`.
+    pub backup: Backup,
     /// Common settings. RKE's own defaults (election-timeout 5000, heartbeat-interval 500) are `render/`'s.
     pub common: ComponentSettings,
+}
+
+/// `services.etcd.backup_config`, with RKE's defaults.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backup {
+    /// `enabled`, default true: whether snapshots are asked for on a clock.
+    pub enabled: bool,
+    /// `interval_hours`, default 12.
+    pub interval: Duration,
+    /// `retention`, default 6: how many of the newest stay.
+    pub retention: u32,
+    /// `timeout`, default 300 s, for one on a clock.
+    pub timeout: Duration,
+    /// `s3backupconfig`: where snapshots go besides the hosts.
+    pub bucket: Option<BackupBucket>,
+}
+
+/// `services.etcd.backup_config.s3backupconfig`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupBucket {
+    /// Where.
+    pub address: BucketAddress,
+    /// `access_key` and `secret_key`; none leaves them to the environment.
+    pub keys: Option<BucketKeys>,
 }
 
 /// `services.kube-api`.

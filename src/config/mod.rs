@@ -4,6 +4,7 @@
 //! states cannot be written down, or every problem of the file at once. [`parse`] never reads a file, a clock or the environment.
 
 mod api;
+mod backup;
 mod checks;
 mod cluster;
 mod dns;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value as Json;
 
 use crate::config::api::api_service;
+use crate::config::backup::backup;
+use crate::config::cluster::Backup;
 use crate::config::cluster::ComponentSettings;
 use crate::config::cluster::EtcdService;
 use crate::config::cluster::KubeletService;
@@ -16,7 +18,6 @@ use crate::config::flags;
 use crate::config::flags::FlagTable;
 use crate::config::network::Ranges;
 use crate::config::network::ranges;
-use crate::config::values;
 
 /// The user and group of etcd where the file names none: RKE's documented pair (design 11.10).
 const ETCD_ID: u32 = 52_034;
@@ -186,7 +187,8 @@ fn environment(field: &Field) -> Vec<String> {
 
 fn etcd_service(section: Option<&Section>) -> EtcdService {
     let Some(etcd) = section else {
-        return EtcdService { uid: ETCD_ID, gid: ETCD_ID, common: ComponentSettings::default() };
+        let backup = Backup::default();
+        return EtcdService { uid: ETCD_ID, gid: ETCD_ID, backup, common: ComponentSettings::default() };
     };
     let id = |key| {
         let field = etcd.get(key).filter(|field| !field.node.is_inert())?;
@@ -196,56 +198,8 @@ fn etcd_service(section: Option<&Section>) -> EtcdService {
     for key in ["external_urls", "ca_cert", "cert", "key", "path"] {
         etcd.unsupported(key, "an etcd outside the cluster cannot be used: remove it and give hosts the role etcd");
     }
-    snapshots(etcd);
-    EtcdService { uid: uid.unwrap_or(ETCD_ID), gid: gid.or(uid).unwrap_or(ETCD_ID), common: common(section) }
-}
-
-/// Recurring snapshots: read, checked, and not acted on yet.
-fn snapshots(etcd: &Section) {
-    let mut asked = Vec::new();
-    if let Some(field) = etcd.get("snapshot")
-        && field.boolean() == Some(true)
-    {
-        asked.push(field);
-    }
-    for key in ["creation", "retention"] {
-        if let Some(field) = etcd.given(key)
-            && field.parsed(values::duration).is_some()
-        {
-            asked.push(field);
-        }
-    }
-    if let Some(field) = etcd.get("backup_config")
-        && let Some(backup) = field.section()
-    {
-        let enabled = backup.get("enabled").and_then(|field| field.boolean());
-        for (key, most) in [("interval_hours", 8_760), ("retention", 10_000), ("timeout", 86_400)] {
-            if let Some(number) = backup.get(key) {
-                number.number::<u32>(0, most);
-            }
-        }
-        if let Some(field) = backup.get("safe_timestamp") {
-            field.boolean();
-        }
-        for key in ["s3backupconfig", "s3_backup_config"] {
-            if let Some(s3) = backup.section(key) {
-                for key in ["access_key", "secret_key", "bucket_name", "region", "endpoint", "custom_ca", "folder"] {
-                    s3.text(key);
-                }
-                s3.finish();
-            }
-        }
-        if enabled != Some(false) && !field.node.is_empty() {
-            asked.push(field.clone());
-        }
-        backup.finish();
-    }
-    for field in asked {
-        field.warn_with(
-            "bastide takes no recurring snapshots yet: this has no effect",
-            "take backups of etcd yourself until it does",
-        );
-    }
+    let backup = backup(etcd);
+    EtcdService { uid: uid.unwrap_or(ETCD_ID), gid: gid.or(uid).unwrap_or(ETCD_ID), backup, common: common(section) }
 }
 
 fn kubelet_service(section: Option<&Section>) -> KubeletService {

@@ -84,20 +84,25 @@ pub(super) fn endpoint(text: &str) -> Result<Endpoint, String> {
     if text.contains("://") || text.contains('/') {
         return Err(format!("{}: write it without scheme and path", wrong()));
     }
+    let (host, port) = host_and_port(text).ok_or_else(wrong)?;
+    Ok(Endpoint { host, port: port.unwrap_or(6443) })
+}
+
+/// `name`, `name:port`, `address`, `address:port`, `[v6]:port`.
+pub(super) fn host_and_port(text: &str) -> Option<(String, Option<u16>)> {
     let (host, port) = if text.parse::<IpAddr>().is_ok() {
         (text, None)
     } else if let Some(rest) = text.strip_prefix('[') {
-        let (host, port) = rest.split_once(']').ok_or_else(wrong)?;
+        let (host, port) = rest.split_once(']')?;
         (host, port.strip_prefix(':'))
     } else {
         text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)))
     };
     let port = match port {
-        None => 6443,
-        Some(port) => port.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wrong)?,
+        None => None,
+        Some(port) => Some(port.parse::<u16>().ok().filter(|port| *port > 0)?),
     };
-    let host = address(host).map_err(|_| wrong())?;
-    Ok(Endpoint { host, port })
+    Some((address(host).ok()?, port))
 }
 
 /// A path on the operator's machine: `~/` stands for `home`.

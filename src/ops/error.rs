@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::api::ApiError;
 use crate::apply::LockError;
 use crate::apply::Report;
+use crate::bucket::BucketError;
 use crate::config::ConfigErrors;
 use crate::host::HostError;
 use crate::model::HostName;
@@ -226,6 +227,9 @@ pub enum OpsError {
         /// What came back.
         source: Box<crate::api::probe::ProbeError>,
     },
+    /// The bucket that cluster.yml names.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
     /// A restore was begun and has not come to its end.
     #[error("a restore of etcd was begun on this cluster and has not come to its end (revision {revision}: {why})")]
     RestoreUnfinished {

@@ -41,8 +41,8 @@ pub struct Local {
     pub path: PathBuf,
     /// Of its bytes.
     pub digest: Digest,
-    /// What it means.
-    pub cluster: Cluster,
+    /// What it means; boxed, because every command's future carries it.
+    pub cluster: Box<Cluster>,
     /// What should be known about it.
     pub warnings: Vec<Problem>,
     /// Texts of addons.
@@ -68,7 +68,7 @@ impl Local {
         Ok(Self {
             path: path.clone(),
             digest: Digest::of(text.as_bytes()),
-            cluster: parsed.cluster,
+            cluster: Box::new(parsed.cluster),
             warnings: parsed.warnings,
             addons,
         })

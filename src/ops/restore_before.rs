@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures::future::join_all;
+use tokio_util::sync::CancellationToken;
 
 use crate::model::SnapshotName;
 use crate::model::utc;
@@ -106,14 +107,15 @@ pub(super) async fn last_snapshot(site: &Site, now: i64, run: &str, talk: &dyn T
     let name = SnapshotName::new(format!("before-restore_{time}"));
     let name = name.map_err(|error| OpsError::Impossible(error.to_string()))?;
     let options = SaveOptions { name: None, from: None, local: None, why: "before-restore" };
-    let saved = snapshot::take(site, &options, name, now, run, talk).await.map_err(|error| {
+    let never = CancellationToken::new();
+    let saved = snapshot::take(site, &options, name, (now, run), talk, &never).await.map_err(|error| {
         OpsError::Impossible(format!(
             "nothing was stopped, because the last snapshot before it failed: {error}\nwhere that cannot be mended, \
              --no-last-snapshot restores without one; the members' data are kept aside all the same"
         ))
     })?;
-    for (host, reason) in &saved.missing {
-        talk.warn(&format!("{}: not on {host}: {reason}", saved.manifest.name));
+    for (place, reason) in &saved.missing {
+        talk.warn(&format!("{}: not on {place}: {reason}", saved.manifest.name));
     }
     Ok(())
 }

@@ -61,14 +61,14 @@ impl std::fmt::Debug for Source {
 }
 
 impl Source {
-    /// The snapshot of this name, from the first host whose copy is whole.
+    /// The snapshot of this name, from the first place whose copy is whole.
     pub(super) async fn named(
         site: &Site,
         name: &SnapshotName,
         accept_foreign: bool,
         talk: &dyn Talk,
     ) -> Result<Self, OpsError> {
-        let listed = snapshot::pick(site, name, None, accept_foreign).await?;
+        let listed = snapshot::pick(site, name, None, accept_foreign, talk).await?;
         let identity = site.store().identity();
         let mut wrong = OpsError::Impossible(format!("there is no snapshot {name}"));
         for place in &listed.places {
@@ -93,7 +93,7 @@ impl Source {
             name: format!("what {host} holds"),
             database,
             manifest: None,
-            origin: Origin::Host(Box::new(remote)),
+            origin: Origin::Remote(Box::new(remote)),
             identity: None,
             zipped: None,
         }
@@ -157,7 +157,7 @@ impl Source {
         };
         // Reading may wait for a host.
         match &self.origin {
-            Origin::Host(_) => tokio::task::block_in_place(read),
+            Origin::Remote(_) => tokio::task::block_in_place(read),
             Origin::File(_) => read(),
         }
     }

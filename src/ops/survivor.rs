@@ -25,6 +25,7 @@ use crate::ops::Talk;
 use crate::ops::connect::RealHost;
 use crate::ops::restore_source::Source;
 use crate::ops::snapshot::Site;
+use crate::ops::snapshot::pipe::Door;
 use crate::ops::snapshot::pipe::Remote;
 use crate::route::restore::Database;
 use crate::snapshot;
@@ -123,7 +124,7 @@ pub(super) async fn gather(
     let folder = RemotePath::new(FOLDER).map_err(|error| impossible(&error))?;
     let file =
         SnapshotName::new(format!("{}.db", EtcdRestore::mark(survivor.token))).map_err(|error| impossible(&error))?;
-    let remote = Remote::new(Arc::clone(machine), folder, file, made.size, Handle::current());
+    let remote = Remote::new(Door::Host(Arc::clone(machine), folder, file), made.size, Handle::current());
     let database = Database { digest: made.digest, size: made.size, revision: Some(made.revision) };
     Ok(Source::survivor(host, remote, database))
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod authorities;
+mod bucket;
 mod bundle;
 mod checks;
 mod encryption;

@@ -24,13 +24,13 @@ const CONFIRM: [&str; 3] = ["--yes", "--cluster", "test"];
 const FOREIGN: &str = "--accept-foreign";
 
 /// What the API shows of the objects that a test wrote: names with their contents, in order.
-fn written(cluster: &Cluster) -> Result<String> {
+pub(crate) fn written(cluster: &Cluster) -> Result<String> {
     let path = "jsonpath={range .items[*]}{.kind}/{.metadata.namespace}/{.metadata.name}={.data}{\"\\n\"}{end}";
     cluster.kubectl(&["get", "configmaps,secrets", "-A", "-l", "written=yes", "--sort-by=.metadata.name", "-o", path])
 }
 
 /// Writes config maps and a Secret of their own into a new namespace.
-fn write(cluster: &Cluster, namespace: &str) -> Result<()> {
+pub(crate) fn write(cluster: &Cluster, namespace: &str) -> Result<()> {
     let mut text = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n");
     for at in 0..20 {
         text.push_str(&format!(
@@ -60,19 +60,19 @@ fn snapshot(cluster: &Cluster, name: &str) -> Result<PathBuf> {
 }
 
 /// `snapshot` is a path or a name.
-fn restore(cluster: &Cluster, snapshot: impl AsRef<Path>, more: &[&str]) -> Result<Ended> {
+pub(crate) fn restore(cluster: &Cluster, snapshot: impl AsRef<Path>, more: &[&str]) -> Result<Ended> {
     let snapshot = snapshot.as_ref().display().to_string();
     cluster.bastide(&[&["etcd", "snapshot", "restore", &snapshot], &CONFIRM[..], more].concat())
 }
 
 #[track_caller]
-fn succeeds(ended: &Ended, what: &str) {
+pub(crate) fn succeeds(ended: &Ended, what: &str) {
     assert_eq!(ended.code, Some(0), "{what}: {ended}");
     println!("{what}: {:.1} s", ended.took.as_secs_f64());
 }
 
 /// Everything of `before` is there by content, nothing else that a test wrote is, and the cluster is well.
-fn is_as(cluster: &Cluster, before: &str) -> Result<()> {
+pub(crate) fn is_as(cluster: &Cluster, before: &str) -> Result<()> {
     cluster.wait_nodes_ready(3 * MINUTE)?;
     assert_eq!(written(cluster)?, before);
     let owners = cluster.hosts();

@@ -296,6 +296,13 @@ fn every_kind_of_key_is_read() {
             etcd: EtcdService {
                 uid: 1001,
                 gid: 1002,
+                backup: Backup {
+                    enabled: true,
+                    interval: 43200s,
+                    retention: 6,
+                    timeout: 300s,
+                    bucket: None,
+                },
                 common: ComponentSettings {
                     extra_args: {
                         "election-timeout": "5000",

@@ -1,6 +1,7 @@
 //! Files good and bad, and the text that people see.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::too_many_lines)]
 
+mod backup;
 mod bad;
 mod good;
 mod robust;

@@ -1,4 +1,4 @@
-//! What snapshots there are, on hosts and here; and which of them go.
+//! What snapshots there are, on hosts, in the bucket and here; and which of them go.
 
 use std::io::Read as _;
 use std::io::Seek as _;
@@ -17,6 +17,7 @@ use crate::ops::OpsError;
 use crate::ops::Talk;
 use crate::ops::prepare;
 use crate::ops::snapshot::Site;
+use crate::ops::snapshot::shelf;
 use crate::ops::snapshot::site;
 use crate::snapshot::ENDING;
 use crate::snapshot::Foreign;
@@ -37,6 +38,11 @@ pub enum Place {
         /// Its name.
         host: HostName,
     },
+    /// In the bucket that cluster.yml names.
+    Bucket {
+        /// `s3://bucket/folder`
+        url: String,
+    },
     /// In a folder of the operator's.
     Local {
         /// The file.
@@ -48,6 +54,7 @@ impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Host { host } => write!(f, "{host}"),
+            Self::Bucket { url } => write!(f, "{url}"),
             Self::Local { path } => write!(f, "{}", path.display()),
         }
     }
@@ -74,19 +81,32 @@ pub struct Listed {
     pub places: Vec<Place>,
 }
 
-/// Looks on every etcd host, and in `local`. Also returns the hosts that do not answer.
-pub async fn list(
-    invocation: &Invocation,
-    local: Option<&Path>,
-    talk: &Arc<dyn Talk>,
-) -> Result<(Vec<Listed>, Vec<HostName>), OpsError> {
-    let site = Site::open(invocation, talk).await?;
-    let listed = look(&site, local).await?;
-    Ok((listed, site.silent().cloned().collect()))
+/// What was found, and what could not be looked at.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Oldest first.
+    pub snapshots: Vec<Listed>,
+    /// Each place that did not answer, in words.
+    pub unseen: Vec<String>,
 }
 
-/// The same on a cluster that is open already; oldest first.
-pub(super) async fn look(site: &Site, local: Option<&Path>) -> Result<Vec<Listed>, OpsError> {
+impl Seen {
+    /// Says what could not be looked at.
+    pub(super) fn warn(&self, talk: &dyn Talk) {
+        for words in &self.unseen {
+            talk.warn(words);
+        }
+    }
+}
+
+/// Looks on every etcd host, in the bucket that cluster.yml names, and in `local`.
+pub async fn list(invocation: &Invocation, local: Option<&Path>, talk: &Arc<dyn Talk>) -> Result<Seen, OpsError> {
+    let site = Site::open(invocation, talk).await?;
+    look(&site, local).await
+}
+
+/// The same on a cluster that is open already. A bucket that cannot be listed is named and does not stop what hosts have.
+pub(super) async fn look(site: &Site, local: Option<&Path>) -> Result<Seen, OpsError> {
     let folder = site::folder()?;
     let asked = site.keepers().map(|(name, machine)| {
         let folder = &folder;
@@ -94,8 +114,14 @@ pub(super) async fn look(site: &Site, local: Option<&Path>) -> Result<Vec<Listed
     });
     let identity = site.store().identity();
     let mut all: Vec<Listed> = Vec::new();
+    let unseen = |what: &dyn std::fmt::Display| format!("{what}: what lies there is not listed");
+    let mut seen = Seen {
+        snapshots: Vec::new(),
+        unseen: site.silent().map(|host| unseen(&format!("{host} does not answer"))).collect(),
+    };
     let mut wrong = Vec::new();
-    for (host, answer) in futures::future::join_all(asked).await {
+    let (answers, in_bucket) = futures::join!(futures::future::join_all(asked), shelf::look(site));
+    for (host, answer) in answers {
         match answer {
             Ok(files) => {
                 for file in files {
@@ -108,20 +134,29 @@ pub(super) async fn look(site: &Site, local: Option<&Path>) -> Result<Vec<Listed
     if !wrong.is_empty() {
         return Err(OpsError::Hosts(wrong));
     }
+    match in_bucket {
+        Ok(files) => {
+            for (place, file) in files {
+                add(&mut all, one(&file, place, identity));
+            }
+        }
+        Err(error) => seen.unseen.push(unseen(&error)),
+    }
     for path in local.map(store::files_in).transpose()?.unwrap_or_default() {
         if let Some(file) = local_file(&path)? {
             add(&mut all, one(&file, Place::Local { path }, identity));
         }
     }
     all.sort_by(|a, b| (a.at, &a.name).cmp(&(b.at, &b.name)));
-    Ok(all)
+    seen.snapshots = all;
+    Ok(seen)
 }
 
 /// The newest revision of etcd of which any host has a snapshot that this cluster signed, and that snapshot. An etcd that is behind it
 /// is not this cluster's: revisions never go back.
 pub(in crate::ops) async fn furthest(site: &Site) -> Option<(u64, SnapshotName)> {
-    let listed = look(site, None).await.ok()?;
-    listed
+    let seen = look(site, None).await.ok()?;
+    seen.snapshots
         .into_iter()
         .filter_map(|one| Some((one.manifest?.etcd_revision, one.name)))
         .max_by_key(|(revision, _)| *revision)
@@ -194,56 +229,63 @@ fn add(all: &mut Vec<Listed>, found: Listed) {
     }
 }
 
-/// Removes a snapshot from every host, and from `local`, after a yes.
+/// Removes a snapshot from every place where it lies, after a yes.
 pub async fn delete(
     invocation: &Invocation,
     name: &SnapshotName,
     local: Option<&Path>,
     yes: bool,
     talk: &Arc<dyn Talk>,
-) -> Result<Vec<Listed>, OpsError> {
+) -> Result<Seen, OpsError> {
     let site = Site::open(invocation, talk).await?;
-    let found: Vec<_> = look(&site, local).await?.into_iter().filter(|listed| listed.name == *name).collect();
-    if found.is_empty() {
+    let mut seen = look(&site, local).await?;
+    seen.snapshots.retain(|listed| listed.name == *name);
+    seen.warn(&**talk);
+    if seen.snapshots.is_empty() {
         return Err(OpsError::Impossible(format!("there is no snapshot {name}")));
     }
-    remove(&site, &found, yes, &**talk).await?;
-    Ok(found)
+    remove(&site, &seen.snapshots, yes, &**talk).await?;
+    Ok(seen)
 }
 
 /// Which snapshots stay.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Pruning {
+pub(super) struct Pruning {
     /// So many of the newest, whatever their age.
-    pub keep: u32,
+    pub(super) keep: u32,
     /// And all that are younger than so many seconds.
-    pub younger_than: Option<i64>,
+    pub(super) younger_than: Option<i64>,
 }
 
 impl Pruning {
     /// The snapshots that go. Only what this cluster's identity signed: everything else is not bastide's to judge.
-    pub fn chosen(self, all: &[Listed], now: i64) -> Vec<Listed> {
+    pub(super) fn chosen(self, all: &[Listed], now: i64) -> Vec<Listed> {
         let mut ours: Vec<_> = all.iter().filter(|listed| listed.manifest.is_some()).collect();
-        ours.sort_by_key(|listed| std::cmp::Reverse(listed.at));
+        ours.sort_by_key(|listed| std::cmp::Reverse((listed.at, &listed.name)));
         let old = |listed: &&&Listed| self.younger_than.is_none_or(|age| now - listed.at >= age);
         ours.iter().skip(self.keep as usize).filter(old).map(|listed| (*listed).clone()).collect()
     }
 }
 
-/// Removes what `pruning` does not keep, after a yes.
+/// Removes what `pruning` does not keep, after a yes; without `keep`, so many stay as cluster.yml says.
 pub async fn prune(
     invocation: &Invocation,
-    pruning: Pruning,
+    keep: Option<u32>,
+    younger_than: Option<i64>,
     local: Option<&Path>,
     yes: bool,
     talk: &Arc<dyn Talk>,
-) -> Result<Vec<Listed>, OpsError> {
+) -> Result<Seen, OpsError> {
     let site = Site::open(invocation, talk).await?;
-    let going = pruning.chosen(&look(&site, local).await?, prepare::now());
-    if !going.is_empty() {
-        remove(&site, &going, yes, &**talk).await?;
+    let pruning = Pruning { keep: keep.unwrap_or(site.retention), younger_than };
+    let mut seen = look(&site, local).await?;
+    seen.warn(&**talk);
+    seen.snapshots = pruning.chosen(&seen.snapshots, prepare::now());
+    if !seen.snapshots.is_empty() {
+        remove(&site, &seen.snapshots, yes, &**talk).await?;
     }
-    Ok(going)
+    shelf::sweep(&site, &**talk).await;
+    Ok(seen)
 }
 
 async fn remove(site: &Site, going: &[Listed], yes: bool, talk: &dyn Talk) -> Result<(), OpsError> {
@@ -269,6 +311,7 @@ async fn remove(site: &Site, going: &[Listed], yes: bool, talk: &dyn Talk) -> Re
                         .await
                         .map_err(|error| OpsError::Hosts(vec![error]))?;
                 }
+                Place::Bucket { .. } => site.bucket()?.delete(&listed.file).await?,
                 Place::Local { path } => store::remove_private(path)?,
             }
         }

@@ -1,15 +1,17 @@
-//! Snapshots of etcd: taken, listed, proven, removed.
+//! Snapshots of etcd: taken, listed, proven, removed; on hosts, in a bucket, in a folder here.
 
 mod list;
 pub(super) mod origin;
 pub(super) mod pipe;
+mod putting;
 mod save;
+mod shelf;
 mod site;
 mod verify;
 
 pub use list::Listed;
 pub use list::Place;
-pub use list::Pruning;
+pub use list::Seen;
 pub use list::delete;
 pub(super) use list::furthest;
 pub use list::list;

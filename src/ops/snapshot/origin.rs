@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use crate::host::Host as _;
 use crate::ops::OpsError;
 use crate::ops::snapshot::Listed;
 use crate::ops::snapshot::Place;
 use crate::ops::snapshot::Site;
+use crate::ops::snapshot::pipe::Door;
 use crate::ops::snapshot::pipe::Remote;
 use crate::ops::snapshot::site;
 use crate::store;
@@ -23,38 +23,38 @@ impl<T: std::io::Read + std::io::Seek + Send> Input for T {}
 pub(in crate::ops) enum Origin {
     /// In a file here.
     File(PathBuf),
-    /// On a host.
-    Host(Box<Remote>),
+    /// On a host or in the bucket.
+    Remote(Box<Remote>),
 }
 
 impl Origin {
     /// The copy at `place`.
     pub(in crate::ops) fn of(site: &Site, place: &Place, listed: &Listed) -> Result<Self, OpsError> {
-        match place {
-            Place::Local { path } => Ok(Self::File(path.clone())),
+        let door = match place {
+            Place::Local { path } => return Ok(Self::File(path.clone())),
             Place::Host { host } => {
                 let silent = || OpsError::Impossible(format!("{host}: does not answer"));
                 let machine = Arc::clone(site.fleet.get(host).ok_or_else(silent)?);
-                let (folder, file) = (site::folder()?, listed.file.clone());
-                let remote = Remote::new(machine, folder, file, listed.size, Handle::current());
-                Ok(Self::Host(Box::new(remote)))
+                Door::Host(machine, site::folder()?, listed.file.clone())
             }
-        }
+            Place::Bucket { .. } => Door::Bucket(site.bucket()?, listed.file.clone()),
+        };
+        Ok(Self::Remote(Box::new(Remote::new(door, listed.size, Handle::current()))))
     }
 
     /// From its beginning.
     pub(in crate::ops) fn open(&self) -> Result<Box<dyn Input>, OpsError> {
         Ok(match self {
             Self::File(path) => Box::new(store::open_file(path)?),
-            Self::Host(remote) => Box::new((**remote).clone()),
+            Self::Remote(remote) => Box::new((**remote).clone()),
         })
     }
 
-    /// For people: a path here, or a host and a path on it.
+    /// For people: a path here, a host and a path on it, or an object's address.
     pub(in crate::ops) fn path(&self) -> PathBuf {
         match self {
             Self::File(path) => path.clone(),
-            Self::Host(remote) => format!("{}:{}/{}", remote.host.name(), remote.folder, remote.file).into(),
+            Self::Remote(remote) => remote.door.path().into(),
         }
     }
 }

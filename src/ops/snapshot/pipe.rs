@@ -12,6 +12,8 @@ use sha2::Digest as _;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use crate::bucket::Bucket;
+use crate::host::Host as _;
 use crate::model::Digest;
 use crate::model::RemotePath;
 use crate::model::SnapshotName;
@@ -21,7 +23,7 @@ use crate::ops::connect::RealHost;
 const WAITING: usize = 8;
 /// What is sent at once.
 const PIECE: usize = 128 << 10;
-/// What is fetched from a host at once.
+/// What is fetched from elsewhere at once.
 const BLOCK: u64 = 4 << 20;
 
 /// What goes to a place: bytes, or that they are all. A pipe that just ends has broken.
@@ -104,6 +106,17 @@ pub(in crate::ops) struct Source {
     ended: bool,
 }
 
+impl Source {
+    /// The next bytes, for a place that need not block; none when these were all.
+    pub(super) async fn next(&mut self) -> std::io::Result<Option<Arc<Vec<u8>>>> {
+        match self.pieces.recv().await {
+            Some(Piece::Bytes(piece)) => Ok(Some(piece)),
+            Some(Piece::End) => Ok(None),
+            None => Err(std::io::Error::other("it was given up")),
+        }
+    }
+}
+
 impl Read for Source {
     fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
         while self.read == self.piece.len() && !self.ended {
@@ -158,14 +171,41 @@ impl Write for Feed {
     }
 }
 
-/// A snapshot on a host, read block by block. Only for threads that may block.
+/// A file that is elsewhere.
+#[derive(Clone)]
+pub(in crate::ops) enum Door {
+    /// In the folder of snapshots on a host.
+    Host(Arc<RealHost>, RemotePath, SnapshotName),
+    /// In the bucket.
+    Bucket(Arc<Bucket>, SnapshotName),
+}
+
+impl Door {
+    async fn read(&self, offset: u64, length: u64) -> std::io::Result<Vec<u8>> {
+        match self {
+            Self::Host(host, folder, file) => {
+                let block = host.read_snapshot(folder, file, offset, length).await;
+                block.map(|block| block.expose().to_vec()).map_err(std::io::Error::other)
+            }
+            Self::Bucket(bucket, name) => bucket.read(name, offset, length).await.map_err(std::io::Error::other),
+        }
+    }
+
+    /// For people.
+    pub(super) fn path(&self) -> String {
+        match self {
+            Self::Host(host, folder, file) => format!("{}:{folder}/{file}", host.name()),
+            Self::Bucket(bucket, name) => format!("{}/{name}", bucket.address()),
+        }
+    }
+}
+
+/// A snapshot that is elsewhere, read block by block. Only for threads that may block.
 #[derive(Clone)]
 pub(in crate::ops) struct Remote {
-    pub(super) host: Arc<RealHost>,
-    pub(super) folder: RemotePath,
-    pub(super) file: SnapshotName,
-    pub(super) size: u64,
-    pub(super) runtime: Handle,
+    pub(super) door: Door,
+    size: u64,
+    runtime: Handle,
     at: u64,
     block: Vec<u8>,
     /// Where the block begins.
@@ -174,14 +214,8 @@ pub(in crate::ops) struct Remote {
 
 impl Remote {
     /// The file of this size. Runs on `runtime` while the caller's thread waits.
-    pub(in crate::ops) fn new(
-        host: Arc<RealHost>,
-        folder: RemotePath,
-        file: SnapshotName,
-        size: u64,
-        runtime: Handle,
-    ) -> Self {
-        Self { host, folder, file, size, runtime, at: 0, block: Vec::new(), from: 0 }
+    pub(in crate::ops) fn new(door: Door, size: u64, runtime: Handle) -> Self {
+        Self { door, size, runtime, at: 0, block: Vec::new(), from: 0 }
     }
 }
 
@@ -192,12 +226,11 @@ impl Read for Remote {
         }
         if self.at < self.from || self.at >= self.from + self.block.len() as u64 {
             let length = BLOCK.min(self.size - self.at);
-            let read = self.host.read_snapshot(&self.folder, &self.file, self.at, length);
-            let block = self.runtime.block_on(read).map_err(std::io::Error::other)?;
+            let block = self.runtime.block_on(self.door.read(self.at, length))?;
             if block.len() as u64 != length {
                 return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the file has become shorter"));
             }
-            self.block = block.expose().to_vec();
+            self.block = block;
             self.from = self.at;
         }
         let start = usize::try_from(self.at - self.from).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Takes a snapshot from one member and puts it onto every etcd host.
+//! Takes a snapshot from one member and puts it into every place: each etcd host, the bucket, a folder here.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -7,12 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::etcd::EtcdStatus;
 use crate::api::etcd::HashKv;
-use crate::host::HostError;
 use crate::model::Digest;
 use crate::model::HostName;
 use crate::model::SnapshotName;
@@ -22,11 +20,13 @@ use crate::ops::OpsError;
 use crate::ops::Talk;
 use crate::ops::prepare;
 use crate::ops::reach::holder;
+use crate::ops::snapshot::Place;
 use crate::ops::snapshot::Site;
 use crate::ops::snapshot::list;
 use crate::ops::snapshot::pipe::Fan;
-use crate::ops::snapshot::pipe::Source;
 use crate::ops::snapshot::pipe::Tray;
+use crate::ops::snapshot::putting::Putting;
+use crate::ops::snapshot::shelf;
 use crate::ops::snapshot::site;
 use crate::snapshot::Facts;
 use crate::snapshot::KeyHash;
@@ -58,17 +58,9 @@ pub struct Saved {
     /// What it says of itself.
     pub manifest: Manifest,
     /// Where it lies.
-    pub hosts: BTreeSet<HostName>,
+    pub places: BTreeSet<Place>,
     /// Where it should lie and does not, and why.
-    pub missing: BTreeMap<HostName, String>,
-    /// The file here.
-    pub local: Option<PathBuf>,
-}
-
-/// A host that is being written to.
-struct Keeper {
-    name: HostName,
-    put: JoinHandle<Result<Digest, HostError>>,
+    pub missing: BTreeMap<Place, String>,
 }
 
 /// Takes one. It is listed nowhere before it is whole everywhere it can be.
@@ -85,26 +77,32 @@ pub async fn save(
         None => by_time(now)?,
     };
     let run = holder(invocation, now)?.run;
-    tokio::select! {
-        saved = take(&site, options, name, now, &run, &**talk) => saved,
-        // What was begun ends without an end of file, and the hosts throw it away.
-        () = cancel.cancelled() => Err(OpsError::Impossible("interrupted; no snapshot was made".to_owned())),
-    }
+    let saved = take(&site, options, name, (now, &run), &**talk, cancel).await?;
+    shelf::sweep(&site, &**talk).await;
+    Ok(saved)
 }
 
-/// The same on a cluster that is open already.
+/// The same on a cluster that is open already, at this time and by this run.
 pub(in crate::ops) async fn take(
     site: &Site,
     options: &SaveOptions,
     name: SnapshotName,
-    now: i64,
-    run: &str,
+    (now, run): (i64, &str),
     talk: &dyn Talk,
+    cancel: &CancellationToken,
 ) -> Result<Saved, OpsError> {
-    let member = choose(site, options.from.as_ref(), talk).await?;
-    let (facts, before) = facts(site, &member, options, name, now, talk).await?;
+    let interrupted = || OpsError::Impossible("interrupted; no snapshot was made".to_owned());
+    let chosen = async {
+        let member = choose(site, options.from.as_ref(), talk).await?;
+        let facts = facts(site, &member, options, name, now, talk).await?;
+        Ok::<_, OpsError>((member, facts, list::furthest(site).await))
+    };
+    let (member, (facts, before), furthest) = tokio::select! {
+        chosen = chosen => chosen?,
+        () = cancel.cancelled() => return Err(interrupted()),
+    };
     // Kept by number, it would in time push out all that are worth something.
-    if let Some((known, further)) = list::furthest(site).await.filter(|(known, _)| *known > facts.etcd_revision) {
+    if let Some((known, further)) = furthest.filter(|(known, _)| *known > facts.etcd_revision) {
         return Err(OpsError::Impossible(format!(
             "{member}: etcd is at revision {}, and snapshot {further} has {known}: it lost its disk and began anew, and nothing of it is \
              kept. `bastide etcd snapshot restore {further}` gives the cluster its data back; where that snapshot is of no worth, \
@@ -115,53 +113,35 @@ pub(in crate::ops) async fn take(
     let name = facts.name.clone();
     let local = options.local.as_ref().map(|folder| site::local_file(folder, &name));
     let mut file = local.as_deref().map(PrivateFile::begin).transpose()?;
-    let folder = site::folder()?;
-    let remote = site::file_of(&name)?;
-
     let mut fan = Fan::default();
-    let mut keepers = Vec::new();
-    for (host, machine) in site.keepers() {
-        let source: Source = fan.place();
-        let (machine, folder, remote, run) = (Arc::clone(machine), folder.clone(), remote.clone(), run.to_owned());
-        let put = tokio::spawn(async move { machine.put_snapshot(&folder, &remote, &run, Box::new(source)).await });
-        keepers.push(Keeper { name: host.clone(), put });
-    }
+    let putting = Putting::begin(site, &name, run, &mut fan)?;
     talk.say(&format!("taking snapshot {name} from {member}"));
-    let streamed = stream(site, &member, fan, file.as_mut(), facts, before).await;
-    // Whatever happened, the hosts are heard to their end: they clean up.
-    let mut staged = BTreeSet::new();
-    let mut missing: BTreeMap<_, _> =
-        site.silent().map(|name| (name.clone(), "the host does not answer".to_owned())).collect();
+    let streamed = tokio::select! {
+        streamed = stream(site, &member, fan, file.as_mut(), facts, before) => streamed,
+        // What was begun ends without an end of file, and every place throws it away.
+        () = cancel.cancelled() => Err(interrupted()),
+    };
+    // Whatever happened, the places are heard to their end: they clean up.
     let digest = streamed.as_ref().ok().map(|(_, digest)| *digest);
-    for keeper in keepers {
-        match keeper.put.await {
-            Ok(Ok(landed)) if Some(landed) == digest => drop(staged.insert(keeper.name)),
-            Ok(Ok(_)) => drop(missing.insert(keeper.name, "what arrived is not what was sent".to_owned())),
-            Ok(Err(error)) => drop(missing.insert(keeper.name, error.to_string())),
-            Err(_) => drop(missing.insert(keeper.name, "the transfer died".to_owned())),
+    let staged = putting.staged(site, digest, cancel).await;
+    let streamed = if cancel.is_cancelled() { Err(interrupted()) } else { streamed };
+    let manifest = match streamed {
+        Ok((manifest, _)) => manifest,
+        Err(error) => {
+            staged.discard(site).await;
+            return Err(error);
         }
-    }
-    let (manifest, _) = streamed?;
+    };
     if let Some(file) = file {
         file.keep()?;
     }
-    let mut hosts = BTreeSet::new();
-    for (host, machine) in site.keepers() {
-        if !staged.contains(host) {
-            // Best effort: what stays is swept by the next snapshot.
-            let _ = machine.discard_snapshot(&folder, &remote, run).await;
-            continue;
-        }
-        match machine.commit_snapshot(&folder, &remote, run).await {
-            Ok(()) => drop(hosts.insert(host.clone())),
-            Err(error) => drop(missing.insert(host.clone(), error.to_string())),
-        }
+    let (mut places, missing) = staged.commit(site).await;
+    places.extend(local.map(|path| Place::Local { path }));
+    if places.is_empty() {
+        let reasons: Vec<_> = missing.iter().map(|(place, reason)| format!("{place}: {reason}")).collect();
+        return Err(OpsError::Impossible(format!("no place kept the snapshot\n{}", reasons.join("\n"))));
     }
-    if hosts.is_empty() && local.is_none() {
-        let reasons: Vec<_> = missing.iter().map(|(host, reason)| format!("{host}: {reason}")).collect();
-        return Err(OpsError::Impossible(format!("no host kept the snapshot\n{}", reasons.join("\n"))));
-    }
-    Ok(Saved { manifest, hosts, missing, local })
+    Ok(Saved { manifest, places, missing })
 }
 
 /// From the member through the seal to every place.

@@ -9,6 +9,12 @@ use std::time::Duration;
 use crate::api::Credentials;
 use crate::api::etcd::Etcd;
 use crate::apply::Fleet;
+use crate::bucket::Bucket;
+use crate::bucket::BucketError;
+use crate::config::BackupBucket;
+use crate::config::Cluster;
+use crate::model::BucketKeys;
+use crate::model::Content;
 use crate::model::Desired;
 use crate::model::HostName;
 use crate::model::RemotePath;
@@ -20,6 +26,7 @@ use crate::ops::Talk;
 use crate::ops::connect::RealHost;
 use crate::ops::kept::Kept;
 use crate::ops::prepare;
+use crate::ops::snapshot::Place;
 use crate::secrets::AuthorityName;
 use crate::secrets::AuthoritySet;
 use crate::secrets::LeafId;
@@ -41,6 +48,16 @@ pub(in crate::ops) struct Site {
     /// Every etcd host's client certificate.
     credentials: BTreeMap<HostName, Credentials>,
     store: Store,
+    /// The bucket that cluster.yml names, or why it cannot be used; none where it names none.
+    depot: Option<Depot>,
+    /// How many snapshots cluster.yml wants to stay.
+    pub(in crate::ops) retention: u32,
+}
+
+/// A bucket that snapshots go to besides the hosts.
+struct Depot {
+    place: Place,
+    bucket: Result<Arc<Bucket>, BucketError>,
 }
 
 impl Site {
@@ -52,11 +69,11 @@ impl Site {
             return Err(StoreError::NoState { folder: kept.folder }.into());
         }
         let fleet = prepare::fleet(&local, invocation, talk).await?;
-        Self::beside(&kept, fleet)
+        Self::beside(&local.cluster, &kept, fleet)
     }
 
     /// On a state and connections that a command has opened already.
-    pub(in crate::ops) fn beside(kept: &Kept, fleet: Fleet<RealHost>) -> Result<Self, OpsError> {
+    pub(in crate::ops) fn beside(cluster: &Cluster, kept: &Kept, fleet: Fleet<RealHost>) -> Result<Self, OpsError> {
         let nothing = || OpsError::Store(StoreError::NoState { folder: kept.folder.clone() });
         let (Some(desired), Some(secrets)) = (kept.reached.clone().or(kept.newest.clone()), &kept.secrets) else {
             return Err(nothing());
@@ -69,7 +86,12 @@ impl Site {
         });
         let credentials = credentials.collect();
         let store = kept.store.as_ref().ok_or_else(nothing)?.again()?;
-        Ok(Self { fleet, desired, credentials, store })
+        let backup = &cluster.services.etcd.backup;
+        let depot = backup.bucket.as_ref().map(|bucket| Depot {
+            place: Place::Bucket { url: bucket.address.to_string() },
+            bucket: opened(bucket).map(Arc::new),
+        });
+        Ok(Self { fleet, desired, credentials, store, depot, retention: backup.retention })
     }
 
     /// The opened state.
@@ -94,10 +116,38 @@ impl Site {
         self.members().filter_map(|name| Some((name, self.fleet.get(name)?)))
     }
 
+    /// The bucket as a place; none where cluster.yml names none.
+    pub(in crate::ops) fn depot(&self) -> Option<(&Place, Result<&Arc<Bucket>, &BucketError>)> {
+        self.depot.as_ref().map(|depot| (&depot.place, depot.bucket.as_ref()))
+    }
+
+    /// The bucket, which must be there.
+    pub(in crate::ops) fn bucket(&self) -> Result<Arc<Bucket>, OpsError> {
+        match self.depot() {
+            Some((_, bucket)) => Ok(Arc::clone(bucket.map_err(Clone::clone)?)),
+            None => Err(OpsError::Impossible("cluster.yml names no S3 bucket".to_owned())),
+        }
+    }
+
     /// The etcd hosts that do not answer.
     pub(in crate::ops) fn silent(&self) -> impl Iterator<Item = &HostName> {
         self.members().filter(|name| self.fleet.get(name).is_none())
     }
+}
+
+/// With the file's keys, or else with those of the environment. A host's or machine's own role is not asked for: bastide runs on
+/// the operator's machine, and a role that happens to be there is nobody's decision.
+fn opened(bucket: &BackupBucket) -> Result<Bucket, BucketError> {
+    let place = bucket.address.to_string();
+    let keys = bucket.keys.clone().or_else(environment).ok_or(BucketError::NoKeys { place })?;
+    Bucket::open(bucket.address.clone(), keys)
+}
+
+/// The keys as Amazon's own programs take them.
+fn environment() -> Option<BucketKeys> {
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty()).map(Content::new);
+    let (access, secret) = (variable("AWS_ACCESS_KEY_ID")?, variable("AWS_SECRET_ACCESS_KEY")?);
+    Some(BucketKeys { access, secret, token: variable("AWS_SESSION_TOKEN") })
 }
 
 /// The folder of snapshots on a host.

@@ -51,21 +51,27 @@ pub struct Proof {
     pub seconds: f64,
 }
 
-/// Verifies one copy of `name` (the first, or the one in `local`) and restores it on `on`, or the first etcd host that answers.
+/// Verifies one copy of `name` (the first, or the one in `local`, or the one in the bucket) and restores it on `on`, or the first
+/// etcd host that answers.
 pub async fn verify(
     invocation: &Invocation,
     name: &SnapshotName,
     local: Option<&Path>,
+    in_bucket: bool,
     on: Option<&HostName>,
     accept_foreign: bool,
     talk: &Arc<dyn Talk>,
 ) -> Result<Proof, OpsError> {
     let site = Site::open(invocation, talk).await?;
-    let listed = pick(&site, name, local, accept_foreign).await?;
-    let place = match (listed.places.last(), listed.places.first()) {
-        (Some(last @ Place::Local { .. }), _) if local.is_some() => last.clone(),
-        (_, Some(first)) => first.clone(),
-        _ => return Err(OpsError::Impossible(format!("there is no snapshot {name}"))),
+    let listed = pick(&site, name, local, accept_foreign, &**talk).await?;
+    let wanted = |place: &&Place| match place {
+        Place::Local { .. } => local.is_some(),
+        Place::Bucket { .. } => in_bucket && local.is_none(),
+        Place::Host { .. } => false,
+    };
+    let place = match listed.places.iter().find(wanted).or_else(|| listed.places.first().filter(|_| !in_bucket)) {
+        Some(place) => place.clone(),
+        None => return Err(OpsError::Impossible(format!("there is no snapshot {name} in the bucket"))),
     };
     let run = holder(invocation, prepare::now())?.run;
     let found = site.keepers().find(|(host, _)| on.is_none_or(|on| on == *host));
@@ -114,8 +120,11 @@ pub(in crate::ops) async fn pick(
     name: &SnapshotName,
     local: Option<&Path>,
     accept_foreign: bool,
+    talk: &dyn Talk,
 ) -> Result<Listed, OpsError> {
-    let all: Vec<_> = list::look(site, local).await?.into_iter().filter(|listed| is_meant(listed, name)).collect();
+    let seen = list::look(site, local).await?;
+    seen.warn(talk);
+    let all: Vec<_> = seen.snapshots.into_iter().filter(|listed| is_meant(listed, name)).collect();
     if let Some(good) = all.iter().find(|listed| listed.manifest.is_some()) {
         // A damaged copy beside a good one is found by its own row in the list.
         return Ok(good.clone());

@@ -1,0 +1,180 @@
+//! `services.etcd.backup_config`: how often etcd is saved, how many snapshots stay, and the bucket that gets them too.
+
+use std::time::Duration;
+
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use crate::config::cluster::Backup;
+use crate::config::cluster::BackupBucket;
+use crate::config::field::Section;
+use crate::config::values;
+use crate::model::BucketAddress;
+use crate::model::BucketKeys;
+use crate::model::Content;
+
+/// RKE's defaults.
+const INTERVAL_HOURS: u32 = 12;
+const RETENTION: u32 = 6;
+const TIMEOUT: u32 = 300;
+
+const KEYS_ELSEWHERE: &str = "or write neither, and give both as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
+
+impl Default for Backup {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            interval: Duration::from_hours(INTERVAL_HOURS.into()),
+            retention: RETENTION,
+            timeout: Duration::from_secs(TIMEOUT.into()),
+            bucket: None,
+        }
+    }
+}
+
+/// Reads it, and the older keys that it replaces.
+pub(super) fn backup(etcd: &Section) -> Backup {
+    let mut backup = Backup::default();
+    let mut asked = Vec::new();
+    if let Some(field) = etcd.get("snapshot")
+        && field.boolean() == Some(true)
+    {
+        asked.push(field);
+    }
+    for key in ["creation", "retention"] {
+        if let Some(field) = etcd.given(key)
+            && field.parsed(values::duration).is_some()
+        {
+            asked.push(field);
+        }
+    }
+    if let Some(field) = etcd.get("backup_config")
+        && let Some(section) = field.section()
+    {
+        let enabled = section.get("enabled").and_then(|field| field.boolean());
+        // As with RKE, nothing and 0 are the default.
+        let number = |key, most, default: u32| {
+            let number = section.get(key).and_then(|field| field.number::<u32>(0, most));
+            number.filter(|number| *number > 0).unwrap_or(default)
+        };
+        backup = Backup {
+            enabled: enabled.unwrap_or(true),
+            interval: Duration::from_hours(number("interval_hours", 8_760, INTERVAL_HOURS).into()),
+            retention: number("retention", 10_000, RETENTION),
+            timeout: Duration::from_secs(number("timeout", 86_400, TIMEOUT).into()),
+            bucket: bucket(&section),
+        };
+        if let Some(field) = section.get("safe_timestamp") {
+            field.boolean();
+        }
+        if backup.enabled && !field.node.is_empty() {
+            asked.push(field.clone());
+        }
+        section.finish();
+    }
+    for field in asked {
+        field.warn_with(
+            "bastide takes no recurring snapshots yet: nothing is taken by itself",
+            "run `bastide etcd snapshot save` by a timer of your own until it does",
+        );
+    }
+    backup
+}
+
+/// RKE writes `s3backupconfig`; `s3_backup_config` is what Rancher's exports have.
+fn bucket(backup: &Section) -> Option<BackupBucket> {
+    let [rke, rancher] =
+        ["s3backupconfig", "s3_backup_config"].map(|key| backup.given(key).filter(|field| !field.node.is_inert()));
+    if let (Some(_), Some(second)) = (&rke, &rancher) {
+        second.error_at_key("s3backupconfig stands here as well", Some("keep one of them".to_owned()));
+    }
+    let section = rke.or(rancher)?.section()?;
+    let needed = |key, what: &str, example: &str| {
+        let field = section.given(key);
+        if field.is_none() {
+            section.missing(key, what, format!("add `{key}: {example}`"));
+        }
+        field
+    };
+    let endpoint = needed("endpoint", "the S3 server is missing", "s3.eu-central-1.amazonaws.com");
+    let endpoint = endpoint.and_then(|field| field.parsed(server));
+    let name = needed("bucket_name", "the bucket is missing", "my-snapshots").and_then(|field| field.parsed(name));
+    let region = section.given("region").and_then(|field| field.parsed(region));
+    let folder = section.given("folder").and_then(|field| field.parsed(folder)).unwrap_or_default();
+    let authorities = section.given("custom_ca").and_then(|field| field.parsed(authorities));
+    let keys = keys(&section);
+    section.finish();
+    let (host, port) = endpoint?;
+    let address = BucketAddress { host, port, bucket: name?, region, folder, authorities };
+    Some(BackupBucket { address, keys })
+}
+
+/// One without the other opens nothing.
+fn keys(section: &Section) -> Option<BucketKeys> {
+    let [access, secret] = ["access_key", "secret_key"].map(|key| section.given(key));
+    let lone = |field: &crate::config::field::Field, other: &str| {
+        field.error_at_key(format!("there is no {other} beside it"), Some(format!("add `{other}:`, {KEYS_ELSEWHERE}")));
+    };
+    match (&access, &secret) {
+        (Some(access), None) => lone(access, "secret_key"),
+        (None, Some(secret)) => lone(secret, "access_key"),
+        _ => {}
+    }
+    // Its own words, since a problem never repeats a key.
+    let key = |text: &str| {
+        let plain = text.bytes().all(|b| b.is_ascii_graphic());
+        if plain { Ok(Content::new(text)) } else { Err("a key has no spaces, line ends or special characters") }
+    };
+    let [access, secret] = [access, secret].map(|field| field.and_then(|field| field.parsed(key)));
+    Some(BucketKeys { access: access?, secret: secret?, token: None })
+}
+
+/// RKE's endpoint is a name with an optional port, and TLS always.
+fn server(text: &str) -> Result<(String, Option<u16>), String> {
+    if text.starts_with("http://") {
+        return Err(format!("{text:?} is not encrypted: S3 is spoken over TLS alone, as by RKE"));
+    }
+    let bare = text.strip_prefix("https://").unwrap_or(text);
+    let bare = bare.strip_suffix('/').unwrap_or(bare);
+    values::host_and_port(bare)
+        .ok_or_else(|| format!("{text:?} is not a server's name or address with an optional port, without a path"))
+}
+
+/// Amazon's rules, and what other servers take beyond them.
+fn name(text: &str) -> Result<String, String> {
+    let fits = (3..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text:?} is not the name of a bucket: 3 to 63 letters, digits, '.', '-' and '_'"))
+    }
+}
+
+fn region(text: &str) -> Result<String, String> {
+    let fits = text.len() <= 63 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    if fits { Ok(text.to_owned()) } else { Err(format!("{text:?} is not a region such as eu-central-1")) }
+}
+
+/// Slashes at the ends mean nothing, as with RKE.
+fn folder(text: &str) -> Result<String, String> {
+    let bare = text.trim_matches('/');
+    let fits = bare.len() <= 512
+        && bare.split('/').all(|part| !matches!(part, "." | ".."))
+        && !bare.contains("//")
+        && !bare.contains(char::is_control);
+    if fits {
+        Ok(bare.to_owned())
+    } else {
+        Err(format!("{text:?} is not a folder of a bucket: parts between single slashes, none of them '.' or '..'"))
+    }
+}
+
+fn authorities(text: &str) -> Result<String, String> {
+    let wrong = || "it holds no certificate in PEM (-----BEGIN CERTIFICATE-----)".to_owned();
+    let certificates = CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let certificates = certificates.map_err(|_| wrong())?;
+    let read = |der: &CertificateDer| x509_parser::parse_x509_certificate(der).is_ok();
+    if certificates.is_empty() || !certificates.iter().all(read) { Err(wrong()) } else { Ok(text.to_owned()) }
+}
