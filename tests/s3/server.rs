@@ -115,6 +115,17 @@ impl Server {
         open(self.address(), keys())
     }
 
+    /// Where the server keeps an object: a folder.
+    fn place(&self, object: &str) -> PathBuf {
+        self.s3.bucket().join(self.address().key(object))
+    }
+
+    /// One more object like the first, behind the server's back: that is what a thousand of them cost least.
+    pub(crate) fn copy(&self, from: &str, to: &str) {
+        fs::create_dir(self.place(to)).unwrap();
+        fs::copy(self.place(from).join("xl.meta"), self.place(to).join("xl.meta")).unwrap();
+    }
+
     /// The same through a line that breaks.
     pub(crate) fn bucket_through(&self, line: &Line) -> Arc<Bucket> {
         open(BucketAddress { port: Some(line.port), ..self.address() }, keys())
@@ -154,22 +165,58 @@ pub(crate) fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
-/// A line to a server that breaks after so many bytes on their way there, so many times.
+/// When a line to a server breaks.
+enum Break {
+    /// After so many bytes on their way there, so many times.
+    After(usize, AtomicUsize),
+    /// Once, with the first answer that comes when this is there.
+    Answer(PathBuf, AtomicUsize),
+}
+
+impl Break {
+    fn left(&self) -> &AtomicUsize {
+        match self {
+            Self::After(_, left) | Self::Answer(_, left) => left,
+        }
+    }
+
+    fn is_due(&self, sent: usize, answered: bool) -> bool {
+        let due = match self {
+            Self::After(most, _) => !answered && sent > *most,
+            Self::Answer(path, _) => answered && path.exists(),
+        };
+        let cut = |left: usize| left.checked_sub(1);
+        due && self.left().fetch_update(Ordering::SeqCst, Ordering::SeqCst, cut).is_ok()
+    }
+}
+
+/// A line to a server that breaks.
 pub(crate) struct Line {
     pub(crate) port: u16,
-    left: Arc<AtomicUsize>,
+    breaks: Arc<Break>,
 }
 
 impl Line {
-    pub(crate) fn to(server: &Server, cut_after: usize, times: usize) -> Self {
+    pub(crate) fn cut_after(server: &Server, bytes: usize, times: usize) -> Self {
+        Self::to(server, Break::After(bytes, AtomicUsize::new(times)))
+    }
+
+    /// Loses the answer to the request that makes this object.
+    pub(crate) fn losing_the_answer(server: &Server, object: &str) -> Self {
+        Self::to(server, Break::Answer(server.place(object), AtomicUsize::new(1)))
+    }
+
+    fn to(server: &Server, breaks: Break) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let line = Self { port: listener.local_addr().unwrap().port(), left: Arc::new(AtomicUsize::new(times)) };
-        let (left, to) = (Arc::clone(&line.left), server.port);
+        let line = Self { port: listener.local_addr().unwrap().port(), breaks: Arc::new(breaks) };
+        let (breaks, to) = (Arc::clone(&line.breaks), server.port);
         thread::spawn(move || {
             for near in listener.incoming().flatten() {
-                let left = Arc::clone(&left);
                 let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, to)) else { return };
-                thread::spawn(move || carry(near, far, cut_after, &left));
+                let (near_back, far_back) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+                let (there, back) = (Arc::clone(&breaks), Arc::clone(&breaks));
+                thread::spawn(move || carry(near, far, |sent| there.is_due(sent, false)));
+                thread::spawn(move || carry(far_back, near_back, |_| back.is_due(0, true)));
             }
         });
         line
@@ -177,28 +224,20 @@ impl Line {
 
     /// How many cuts were not made.
     pub(crate) fn left(&self) -> usize {
-        self.left.load(Ordering::SeqCst)
+        self.breaks.left().load(Ordering::SeqCst)
     }
 }
 
-fn carry(mut near: TcpStream, mut far: TcpStream, cut_after: usize, left: &AtomicUsize) {
-    let (mut back_from, mut back_to) = (far.try_clone().unwrap(), near.try_clone().unwrap());
-    thread::spawn(move || {
-        let _ = std::io::copy(&mut back_from, &mut back_to);
-        let _ = back_to.shutdown(Shutdown::Both);
-    });
+/// Until either end is closed, or the line breaks.
+fn carry(mut from: TcpStream, mut to: TcpStream, breaks: impl Fn(usize) -> bool) {
     let mut buffer = vec![0; 1 << 16];
     let mut carried = 0;
-    while let Ok(count @ 1..) = near.read(&mut buffer) {
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
         carried += count;
-        let cut = |left: usize| left.checked_sub(1);
-        if carried > cut_after && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, cut).is_ok() {
-            break;
-        }
-        if far.write_all(&buffer[..count]).is_err() {
+        if breaks(carried) || to.write_all(&buffer[..count]).is_err() {
             break;
         }
     }
-    let _ = near.shutdown(Shutdown::Both);
-    let _ = far.shutdown(Shutdown::Both);
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
 }
