@@ -28,7 +28,6 @@ use crate::ops::OpsError;
 use crate::ops::Talk;
 use crate::ops::kept::Kept;
 use crate::ops::prepare;
-use crate::store::StoreError;
 
 /// Longest time for one handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -121,7 +120,7 @@ pub async fn check_certificates(
     let now = prepare::now();
     let local = Local::read(invocation)?;
     let kept = Kept::open(&local.path, &local.cluster, &**talk)?;
-    let store = kept.store.as_ref().ok_or_else(|| StoreError::NoState { folder: kept.folder.clone() })?;
+    let store = kept.store()?;
     let revision = store.reached().or(store.newest()).ok_or(OpsError::NothingReached)?.id.clone();
     let (_, desired, blobs, _) = store.load(&revision)?;
     let fleet = prepare::fleet(&local, invocation, talk).await?;

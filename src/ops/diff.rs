@@ -25,7 +25,6 @@ use crate::ops::differences::Side;
 use crate::ops::kept::Kept;
 use crate::ops::live;
 use crate::ops::live::Live;
-use crate::store::StoreError;
 
 /// Larger files are no configuration.
 const READABLE: u64 = 1 << 20;
@@ -61,7 +60,7 @@ pub struct Diff {
 pub async fn diff(invocation: &Invocation, options: &DiffOptions, talk: &Arc<dyn Talk>) -> Result<Diff, OpsError> {
     let local = Local::read(invocation)?;
     let kept = Kept::open(&local.path, &local.cluster, &**talk)?;
-    let store = kept.store.as_ref().ok_or_else(|| StoreError::NoState { folder: kept.folder.clone() })?;
+    let store = kept.store()?;
     let history = store.history();
     let reached = || history.iter().rev().find(|revision| revision.was_reached()).ok_or(OpsError::NothingReached);
     let find = |number: u32| -> Result<&Revision, OpsError> {

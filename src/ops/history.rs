@@ -39,7 +39,7 @@ pub struct Undone {
 pub fn history(invocation: &Invocation, talk: &dyn Talk) -> Result<Vec<Past>, OpsError> {
     let local = Local::read(invocation)?;
     let kept = Kept::open(&local.path, &local.cluster, talk)?;
-    let store = kept.store.as_ref().ok_or_else(|| StoreError::NoState { folder: kept.folder.clone() })?;
+    let store = kept.store()?;
     let revisions = store.history();
     let past = revisions.iter().map(|revision| Past {
         revision: revision.clone(),

@@ -78,6 +78,11 @@ impl Kept {
         Ok(kept)
     }
 
+    /// The opened store, without which there is nothing to do for most commands.
+    pub(super) fn store(&self) -> Result<&Store, OpsError> {
+        self.store.as_ref().ok_or_else(|| StoreError::NoState { folder: self.folder.clone() }.into())
+    }
+
     /// Reads what the store's history ends in.
     pub(super) fn load(&mut self) -> Result<(), OpsError> {
         let Some(store) = &self.store else { return Ok(()) };

@@ -21,7 +21,6 @@ use crate::ops::prepare::Target;
 use crate::plan;
 use crate::plan::Refusal;
 use crate::secrets;
-use crate::store::StoreError;
 
 /// A revision, the hosts, and what it would take to bring them back to it. Nothing is changed.
 pub(super) struct Live {
@@ -49,7 +48,7 @@ impl Live {
         talk: &Arc<dyn Talk>,
     ) -> Result<Self, OpsError> {
         let now = prepare::now();
-        let store = kept.store.as_ref().ok_or_else(|| StoreError::NoState { folder: kept.folder.clone() })?;
+        let store = kept.store()?;
         let (_, desired, blobs, sealed) = store.load(revision)?;
         let secrets = secrets::unseal_form(&sealed)?;
         let target = Target { desired, blobs: Arc::new(blobs), secrets, issued: Vec::new() };

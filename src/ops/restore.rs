@@ -145,9 +145,7 @@ async fn begin(
 ) -> Result<Job, OpsError> {
     let wanted = options.snapshot.as_ref();
     let wanted = wanted.ok_or_else(|| OpsError::Impossible("name the snapshot that is to be restored".to_owned()))?;
-    let Some(store) = &kept.store else {
-        return Err(StoreError::NoState { folder: kept.folder }.into());
-    };
+    let store = kept.store()?;
     let history = store.history();
     let rejoin = options.way == RestoreWay::Rejoin;
     let bundle = local.bundle()?;
@@ -254,9 +252,7 @@ async fn origin(
 
 /// The way back from a restore that was cut off.
 async fn take_back(local: Local, kept: Kept, invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<Job, OpsError> {
-    let Some(store) = &kept.store else {
-        return Err(StoreError::NoState { folder: kept.folder }.into());
-    };
+    let store = kept.store()?;
     let history = store.history();
     let impossible = |why: &str| OpsError::Impossible(why.to_owned());
     let open = restored::unfinished(&history)

@@ -153,7 +153,7 @@ pub(super) async fn leg(
 
 /// The way that is left from where the state says the cluster is.
 fn way(kept: &Kept, to: Option<u32>) -> Result<Way, OpsError> {
-    let store = kept.store.as_ref().ok_or_else(|| StoreError::NoState { folder: kept.folder.clone() })?;
+    let store = kept.store()?;
     let today = kept.secrets.as_ref().ok_or(OpsError::NothingReached)?;
     let history = store.history();
     let goal = goal(&history, to)?;
@@ -230,7 +230,7 @@ fn stops(store: &Store, history: &[Revision], goal: &RevisionId, today: &Secrets
 
 /// The next stop's target with the keys of today.
 fn target(kept: &Kept, way: &Way, algorithm: KeyAlgorithm, now: i64) -> Result<Target, OpsError> {
-    let store = kept.store.as_ref().ok_or_else(|| StoreError::NoState { folder: kept.folder.clone() })?;
+    let store = kept.store()?;
     let today = kept.secrets.as_ref().ok_or(OpsError::NothingReached)?;
     let next = way.next()?;
     let (_, desired, blobs, sealed) = store.load(&next.id)?;

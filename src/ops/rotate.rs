@@ -26,7 +26,6 @@ use crate::route::Renewal;
 use crate::route::Service;
 use crate::secrets;
 use crate::secrets::SystemEntropy;
-use crate::store::StoreError;
 
 /// What `rotate-certs` was told.
 #[derive(Debug, Clone, Default)]
@@ -84,7 +83,7 @@ pub async fn rotate(
 
 /// The last reached target with renewed leaves, and the cluster.yml that it came from.
 fn target(kept: &Kept, renewal: &Renewal, algorithm: KeyAlgorithm, now: i64) -> Result<(Target, Digest), OpsError> {
-    let store = kept.store.as_ref().ok_or_else(|| StoreError::NoState { folder: kept.folder.clone() })?;
+    let store = kept.store()?;
     let load = |id: &RevisionId| -> Result<_, OpsError> {
         let (revision, desired, blobs, sealed) = store.load(id)?;
         Ok((revision.config, desired, blobs, secrets::unseal_form(&sealed)?))

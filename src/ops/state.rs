@@ -42,10 +42,7 @@ const LONGEST: u64 = 256 << 20;
 pub fn check_state(invocation: &Invocation, talk: &dyn Talk) -> Result<Examined, OpsError> {
     let local = Local::read(invocation)?;
     let kept = Kept::open(&local.path, &local.cluster, talk)?;
-    match &kept.store {
-        Some(store) => Ok(store.examine()?),
-        None => Err(StoreError::NoState { folder: kept.folder }.into()),
-    }
+    Ok(kept.store()?.examine()?)
 }
 
 /// How an identity that is lost comes back.
@@ -176,9 +173,7 @@ pub async fn rekey(
     let now = prepare::now();
     let local = Local::read(invocation)?;
     let mut kept = Kept::open(&local.path, &local.cluster, &**talk)?;
-    if kept.store.is_none() {
-        return Err(StoreError::NoState { folder: kept.folder }.into());
-    }
+    kept.store()?;
     let fleet = prepare::fleet(&local, invocation, talk).await?;
     let scopes: BTreeMap<_, _> = local.cluster.nodes.iter().map(|node| (node.name.clone(), Scope::default())).collect();
     let seen = prepare::look(&fleet, &scopes).await?;

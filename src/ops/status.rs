@@ -24,7 +24,6 @@ use crate::ops::live;
 use crate::ops::live::Live;
 use crate::ops::prepare;
 use crate::secrets::Secrets;
-use crate::store::StoreError;
 
 /// Certificates that end sooner are listed: `up` renews from here on.
 const ENDS_SOON: i64 = 90 * 24 * 60 * 60;
@@ -86,7 +85,7 @@ pub async fn status(invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<Sta
     let now = prepare::now();
     let local = Local::read(invocation)?;
     let kept = Kept::open(&local.path, &local.cluster, &**talk)?;
-    let store = kept.store.as_ref().ok_or_else(|| StoreError::NoState { folder: kept.folder.clone() })?;
+    let store = kept.store()?;
     let revision = store.reached().or(store.newest()).cloned();
     let id = revision.as_ref().map(|revision| revision.id.clone());
     let id = id.ok_or_else(|| OpsError::Impossible("no `up` has run on this cluster yet".to_owned()))?;

@@ -24,7 +24,6 @@ use crate::secrets;
 use crate::secrets::EncryptionProvider;
 use crate::secrets::Secrets;
 use crate::secrets::SystemEntropy;
-use crate::store::StoreError;
 
 /// What `encrypt rotate-key` was told.
 #[derive(Debug, Clone, Default)]
@@ -99,7 +98,7 @@ pub async fn rotate_key(
 
 /// The last reached target with the keys of the next leg; that of a leg that was begun, where one was.
 fn target(kept: &Kept, provider: EncryptionProvider, now: i64) -> Result<(Target, Next), OpsError> {
-    let store = kept.store.as_ref().ok_or_else(|| StoreError::NoState { folder: kept.folder.clone() })?;
+    let store = kept.store()?;
     let newest = store.newest().ok_or(OpsError::NothingReached)?;
     let (revision, desired, blobs, sealed) = store.load(&newest.id)?;
     let today = secrets::unseal_form(&sealed)?;

@@ -28,7 +28,6 @@ use crate::ops::prepare::Target;
 use crate::route::KeyRule;
 use crate::secrets;
 use crate::secrets::KeyLabel;
-use crate::store::StoreError;
 
 /// The whole picture.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -73,7 +72,7 @@ pub struct StoredObjects {
 pub async fn encryption_status(invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<EncryptionStatus, OpsError> {
     let local = Local::read(invocation)?;
     let kept = Kept::open(&local.path, &local.cluster, &**talk)?;
-    let store = kept.store.as_ref().ok_or_else(|| StoreError::NoState { folder: kept.folder.clone() })?;
+    let store = kept.store()?;
     let newest = store.newest().ok_or(OpsError::NothingReached)?.id.clone();
     let reached = store.reached().ok_or(OpsError::NothingReached)?.id.clone();
     let (_, desired, blobs, sealed) = store.load(&reached)?;

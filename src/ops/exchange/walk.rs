@@ -33,7 +33,6 @@ use crate::secrets;
 use crate::secrets::AuthorityName;
 use crate::secrets::Secrets;
 use crate::secrets::SystemEntropy;
-use crate::store::StoreError;
 
 /// What `rotate-certs --ca` or `--service-account-key` was told.
 #[derive(Debug, Clone, Default)]
@@ -144,7 +143,7 @@ fn target(
     algorithm: KeyAlgorithm,
     now: i64,
 ) -> Result<(Target, Next), OpsError> {
-    let store = kept.store.as_ref().ok_or_else(|| StoreError::NoState { folder: kept.folder.clone() })?;
+    let store = kept.store()?;
     let newest = store.newest().ok_or(OpsError::NothingReached)?;
     let (revision, desired, blobs, sealed) = store.load(&newest.id)?;
     let today = secrets::unseal_form(&sealed)?;

@@ -65,9 +65,7 @@ impl Site {
     pub(in crate::ops) async fn open(invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<Self, OpsError> {
         let local = Local::read(invocation)?;
         let kept = Kept::open(&local.path, &local.cluster, &**talk)?;
-        if kept.store.is_none() {
-            return Err(StoreError::NoState { folder: kept.folder }.into());
-        }
+        kept.store()?;
         let fleet = prepare::fleet(&local, invocation, talk).await?;
         Self::beside(&local.cluster, &kept, fleet)
     }
