@@ -3,6 +3,8 @@
 
 mod backup;
 mod bad;
+mod bad_nodes;
+mod bad_services;
 mod good;
 mod robust;
 
