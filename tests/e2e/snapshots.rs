@@ -102,6 +102,11 @@ fn snapshots_are_believed_only_as_they_were_taken(cluster: &Cluster) -> Result<(
     assert!(proof["keys"].as_u64().is_some_and(|keys| keys > 50), "{proof}");
     assert!(proof["manifest"]["hash"].is_null() || proof["hash_equal"] == true, "{proof}");
     well(cluster, &["verify", "first", "--local", "here"])?;
+    let zip = restore::saved_as_rke_does(cluster, "rke_etcd_snapshot")?;
+    host.put(&zip, &format!("{FOLDER}/rke_etcd_snapshot.zip"))?;
+    refused(cluster, &["verify", "rke_etcd_snapshot"], "--accept-foreign")?;
+    well(cluster, &["verify", "rke_etcd_snapshot", "--accept-foreign"])?;
+    host.ssh(&format!("rm {FOLDER}/rke_etcd_snapshot.zip"))?;
     let left = host
         .ssh("ls -d /var/lib/bastide/scratch.* 2>/dev/null; mount | grep -c bastide/scratch; pgrep -c etcdutl || :")?;
     assert_eq!(left.split_whitespace().collect::<Vec<_>>(), ["0", "0"], "the proof left something: {left}");
