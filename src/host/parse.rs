@@ -148,6 +148,7 @@ fn facts(sections: &Sections<'_>) -> Result<ObservedHost, String> {
     let (blocks, block): (u64, u64) = (blocks.parse().map_err(|_| wrong())?, block.parse().map_err(|_| wrong())?);
     let cgroup_v2 = next()? == "v2";
     let swap = lines.next().is_some_and(|count| count != "0");
+    let no_default_route = lines.next() == Some("0");
     let os = |key: &str| {
         let value = sections.lines("os").find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
         value.unwrap_or_default().trim_matches(['"', '\'']).to_owned()
@@ -164,6 +165,7 @@ fn facts(sections: &Sections<'_>) -> Result<ObservedHost, String> {
         systemd: systemd[..digits].parse().unwrap_or(0),
         cgroup_v2,
         swap,
+        no_default_route,
         free_bytes: blocks.saturating_mul(block),
         ..ObservedHost::default()
     })

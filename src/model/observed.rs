@@ -66,6 +66,8 @@ pub struct ObservedHost {
     pub clock: i64,
     /// Version of systemd, 0 where there is none.
     pub systemd: u32,
+    /// Whether there is no route to whatever is not near: service addresses, which are nowhere, then lead nowhere.
+    pub no_default_route: bool,
     /// Whether `/sys/fs/cgroup` is the unified hierarchy.
     pub cgroup_v2: bool,
     /// Whether swap is on.

@@ -257,6 +257,11 @@ pub(super) fn notes(target: &Desired, observed: &Observed, context: &Context<'_>
         "control groups of version 1; the kubelet starts only where its configuration says failCgroupV1: false",
     );
     note(
+        &|seen| seen.no_default_route,
+        "there is no default route: connections to service addresses end before kube-proxy sees them, and a pod network does not \
+         come up; a default route that leads nowhere is enough",
+    );
+    note(
         &|seen| seen.clock != 0 && context.now - seen.clock > CLOCK_BEHIND,
         "the clock is more than a minute behind this machine's; new certificates may not be valid there yet",
     );

@@ -14,6 +14,7 @@ h1 6.12.48+deb13-amd64 x86_64
 1048576 4096
 v2
 0
+1
 == os
 PRETTY_NAME="Debian GNU/Linux 13 (trixie)"
 VERSION_ID="13"
@@ -123,6 +124,13 @@ fn hello() -> Digest {
 }
 
 #[test]
+fn a_host_without_a_default_route_is_told_from_one_that_has_one() {
+    let host = |text: &str| observed(&node(), &scope(), text.as_bytes()).unwrap().no_default_route;
+    assert!(host(&ANSWER.replace("v2\n0\n1\n", "v2\n0\n0\n")));
+    assert!(!host(ANSWER));
+}
+
+#[test]
 fn an_answer_becomes_a_host() {
     let pause = "28aa3db8603e20a5a4c75dbe180c8f617c1c52f6d1c7a061c389653160302e2d".parse().unwrap();
     let certificate = "-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----\n".to_owned();
@@ -137,6 +145,7 @@ fn an_answer_becomes_a_host() {
         systemd: 257,
         cgroup_v2: true,
         swap: false,
+        no_default_route: false,
         free_bytes: 4 << 30,
         files: [
             (path("/srv/f"), file(hello(), Access { mode: 0o604, uid: 7, gid: 8 }, None)),

@@ -22,6 +22,11 @@ date +%s
 stat -f -c '%a %S' /var/lib
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then echo v2; else echo v1; fi
 grep -c ^/ /proc/swaps
+routes=0
+while read -r interface destination rest; do
+  [ "$destination" != 00000000 ] || routes=$((routes + 1))
+done < /proc/net/route
+echo "$routes"
 echo '== os'
 cat /etc/os-release 2>/dev/null || cat /usr/lib/os-release 2>/dev/null
 echo '== systemd'
