@@ -107,33 +107,14 @@ pub async fn list(invocation: &Invocation, local: Option<&Path>, talk: &Arc<dyn 
 
 /// The same on a cluster that is open already. A bucket that cannot be listed is named and does not stop what hosts have.
 pub(super) async fn look(site: &Site, local: Option<&Path>) -> Result<Seen, OpsError> {
-    let folder = site::folder()?;
-    let asked = site.keepers().map(|(name, machine)| {
-        let folder = &folder;
-        async move { (name, machine.list_snapshots(folder, LONGEST_END).await) }
-    });
     let identity = site.store().identity();
-    let mut all: Vec<Listed> = Vec::new();
     let unseen = |what: &dyn std::fmt::Display| format!("{what}: what lies there is not listed");
     let mut seen = Seen {
         snapshots: Vec::new(),
         unseen: site.silent().map(|host| unseen(&format!("{host} does not answer"))).collect(),
     };
-    let mut wrong = Vec::new();
-    let (answers, in_bucket) = futures::join!(futures::future::join_all(asked), shelf::look(site));
-    for (host, answer) in answers {
-        match answer {
-            Ok(files) => {
-                for file in files {
-                    add(&mut all, one(&file, Place::Host { host: host.clone() }, identity));
-                }
-            }
-            Err(error) => wrong.push(error),
-        }
-    }
-    if !wrong.is_empty() {
-        return Err(OpsError::Hosts(wrong));
-    }
+    let (on_hosts, in_bucket) = futures::join!(on_hosts(site), shelf::look(site));
+    let mut all = on_hosts?;
     match in_bucket {
         Ok(files) => {
             for (place, file) in files {
@@ -152,11 +133,34 @@ pub(super) async fn look(site: &Site, local: Option<&Path>) -> Result<Seen, OpsE
     Ok(seen)
 }
 
+/// What the etcd hosts that answer have.
+async fn on_hosts(site: &Site) -> Result<Vec<Listed>, OpsError> {
+    let folder = site::folder()?;
+    let asked = site.keepers().map(|(name, machine)| {
+        let folder = &folder;
+        async move { (name, machine.list_snapshots(folder, LONGEST_END).await) }
+    });
+    let identity = site.store().identity();
+    let (mut all, mut wrong) = (Vec::new(), Vec::new());
+    for (host, answer) in futures::future::join_all(asked).await {
+        match answer {
+            Ok(files) => {
+                for file in files {
+                    add(&mut all, one(&file, Place::Host { host: host.clone() }, identity));
+                }
+            }
+            Err(error) => wrong.push(error),
+        }
+    }
+    if wrong.is_empty() { Ok(all) } else { Err(OpsError::Hosts(wrong)) }
+}
+
 /// The newest revision of etcd of which any host has a snapshot that this cluster signed, and that snapshot. An etcd that is behind it
-/// is not this cluster's: revisions never go back.
+/// is not this cluster's: revisions never go back. A bucket is not asked: it may hang, and nobody waits for it before a snapshot.
 pub(in crate::ops) async fn furthest(site: &Site) -> Option<(u64, SnapshotName)> {
-    let seen = look(site, None).await.ok()?;
-    seen.snapshots
+    on_hosts(site)
+        .await
+        .ok()?
         .into_iter()
         .filter_map(|one| Some((one.manifest?.etcd_revision, one.name)))
         .max_by_key(|(revision, _)| *revision)
