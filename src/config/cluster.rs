@@ -303,6 +303,8 @@ pub struct Options {
     pub dial_direct: bool,
     /// `pki.algorithm`.
     pub key_algorithm: KeyAlgorithm,
+    /// `pki.leaf_lifetime`: how long a certificate lasts that is no authority's.
+    pub leaf_lifetime: Duration,
     /// `kubelet.extra_config`, merged into KubeletConfiguration.
     pub kubelet_config: serde_json::Value,
     /// `kube_proxy.extra_config`, merged into KubeProxyConfiguration.

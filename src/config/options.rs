@@ -46,6 +46,7 @@ pub(super) fn own<'a>(top: &Section<'a>, keys: &ClusterKeys, context: &Context) 
         api_bind_address: None,
         dial_direct: false,
         key_algorithm: KeyAlgorithm::P256,
+        leaf_lifetime: LONGEST_LEAF,
         kubelet_config: extra_config(open("kubelet")),
         proxy_config: extra_config(open("kube_proxy")),
         containerd_config: extra_config(open("containerd")),
@@ -74,6 +75,7 @@ pub(super) fn own<'a>(top: &Section<'a>, keys: &ClusterKeys, context: &Context) 
             })
         });
         options.key_algorithm = algorithm.unwrap_or_default();
+        options.leaf_lifetime = leaf_lifetime(&pki).unwrap_or(LONGEST_LEAF);
         pki.planned("offline_ca", "remove it: until then control-plane hosts hold the kubernetes authority's key");
         pki.finish();
     }
@@ -82,6 +84,32 @@ pub(super) fn own<'a>(top: &Section<'a>, keys: &ClusterKeys, context: &Context) 
         bastide.finish();
     }
     Own { options, ssh, host_keys }
+}
+
+/// One year, as kubeadm's leaves.
+const LONGEST_LEAF: Duration = Duration::from_hours(365 * 24);
+/// Kubernetes signs nothing shorter, and leaves lie five minutes back.
+const SHORTEST_LEAF: Duration = Duration::from_mins(10);
+/// What `certs check` and `status` call soon.
+const SHORT_LEAF: Duration = Duration::from_hours(90 * 24);
+
+fn leaf_lifetime(pki: &Section) -> Option<Duration> {
+    let field = pki.given("leaf_lifetime")?;
+    let lifetime = field.parsed(values::duration)?;
+    if lifetime < SHORTEST_LEAF {
+        field.error_with(
+            "certificates would end within minutes",
+            "10m is the shortest; a year (the default) the longest",
+        );
+        return None;
+    }
+    if lifetime < SHORT_LEAF {
+        field.warn_with(
+            "certificates that last less than 90 days end unless `bastide up` or `rotate-certs` runs often",
+            "let one of them run within each third of that time, and give `certs check` limits that fit",
+        );
+    }
+    Some(lifetime)
 }
 
 /// An age recipient or an SSH public key that age takes. ECDSA keys are none.

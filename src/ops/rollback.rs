@@ -8,7 +8,6 @@ use std::sync::PoisonError;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::config::KeyAlgorithm;
 use crate::model::Action;
 use crate::model::HostName;
 use crate::model::Revision;
@@ -135,12 +134,12 @@ pub(super) async fn leg(
     to: Option<u32>,
     talk: &Arc<dyn Talk>,
 ) -> Result<(Prepared, Way), OpsError> {
-    let algorithm = Local::read(invocation)?.cluster.options.key_algorithm;
+    let terms = secrets::Terms::of(&Local::read(invocation)?.cluster);
     let now = prepare::now();
     let found: Mutex<Option<Way>> = Mutex::new(None);
     let stored = |kept: &Kept| -> Result<Target, OpsError> {
         let way = way(kept, to)?;
-        let target = target(kept, &way, algorithm, now)?;
+        let target = target(kept, &way, terms, now)?;
         *found.lock().unwrap_or_else(PoisonError::into_inner) = Some(way);
         Ok(target)
     };
@@ -229,7 +228,7 @@ fn stops(store: &Store, history: &[Revision], goal: &RevisionId, today: &Secrets
 }
 
 /// The next stop's target with the keys of today.
-fn target(kept: &Kept, way: &Way, algorithm: KeyAlgorithm, now: i64) -> Result<Target, OpsError> {
+fn target(kept: &Kept, way: &Way, terms: secrets::Terms, now: i64) -> Result<Target, OpsError> {
     let store = kept.store()?;
     let today = kept.secrets.as_ref().ok_or(OpsError::NothingReached)?;
     let next = way.next()?;
@@ -238,7 +237,7 @@ fn target(kept: &Kept, way: &Way, algorithm: KeyAlgorithm, now: i64) -> Result<T
     let rotated = only_rotations(&after(&store.history(), &next.id));
     let prefer = if rotated { Prefer::Stored } else { Prefer::Todays };
     let kept = if rotated { keys_of_then(today, &was) } else { today.clone() };
-    let (secrets, issued) = secrets::carry(&was, &kept, prefer, algorithm, now, &mut SystemEntropy)?;
+    let (secrets, issued) = secrets::carry(&was, &kept, prefer, terms, now, &mut SystemEntropy)?;
     let taken_up = route::retarget(&desired, &blobs, &was, &secrets);
     Ok(Target { desired: taken_up.desired, blobs: Arc::new(taken_up.blobs), secrets, issued })
 }

@@ -6,7 +6,6 @@ use std::sync::PoisonError;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::config::KeyAlgorithm;
 use crate::model::Digest;
 use crate::model::HostName;
 use crate::model::RevisionId;
@@ -60,11 +59,11 @@ pub async fn rotate(
         hosts: options.hosts.iter().map(host).collect::<Result<_, _>>()?,
         due_days: options.due_days,
     };
-    let algorithm = local.cluster.options.key_algorithm;
+    let terms = secrets::Terms::of(&local.cluster);
     let now = prepare::now();
     let config: Mutex<Option<Digest>> = Mutex::new(None);
     let renewed = |kept: &Kept| -> Result<Target, OpsError> {
-        let (target, from) = target(kept, &renewal, algorithm, now)?;
+        let (target, from) = target(kept, &renewal, terms, now)?;
         *config.lock().unwrap_or_else(PoisonError::into_inner) = Some(from);
         Ok(target)
     };
@@ -82,7 +81,7 @@ pub async fn rotate(
 }
 
 /// The last reached target with renewed leaves, and the cluster.yml that it came from.
-fn target(kept: &Kept, renewal: &Renewal, algorithm: KeyAlgorithm, now: i64) -> Result<(Target, Digest), OpsError> {
+fn target(kept: &Kept, renewal: &Renewal, terms: secrets::Terms, now: i64) -> Result<(Target, Digest), OpsError> {
     let store = kept.store()?;
     let load = |id: &RevisionId| -> Result<_, OpsError> {
         let (revision, desired, blobs, sealed) = store.load(id)?;
@@ -99,7 +98,7 @@ fn target(kept: &Kept, renewal: &Renewal, algorithm: KeyAlgorithm, now: i64) -> 
     }
     let (config, desired, blobs, today) = load(&newest.id)?;
     let wanted = route::renewed_leaves(&today, renewal, now);
-    let (secrets, issued) = secrets::renew(&today, &wanted, algorithm, now, &mut SystemEntropy)?;
+    let (secrets, issued) = secrets::renew(&today, &wanted, terms, now, &mut SystemEntropy)?;
     let renewed = route::retarget(&desired, &blobs, &today, &secrets);
     let mut desired = renewed.desired;
     route::replace_kubelet_pairs(&mut desired, &secrets, &wanted);

@@ -124,7 +124,7 @@ fn flags(draft: &mut Draft<'_, '_>) -> Flags {
         .set("cluster-name", cluster.name.as_str())
         .set("cluster-signing-cert-file", SIGNER)
         .set("cluster-signing-key-file", format!("{PKI}/ca.key"))
-        .set("cluster-signing-duration", kubelet::RENEWED_FOR)
+        .set("cluster-signing-duration", kubelet::renewed_for(cluster))
         // There are no bootstrap tokens.
         .set("controllers", "*,-bootstrap-signer-controller,-token-cleaner-controller")
         .set("leader-elect", "true")

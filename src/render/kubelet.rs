@@ -1,8 +1,11 @@
 //! The kubelet: a systemd unit on every host.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use serde_json::json;
 
+use crate::config::Cluster;
 use crate::model::Access;
 use crate::model::Component;
 use crate::model::Content;
@@ -26,8 +29,17 @@ const KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
 /// The kubelet's own name for its newest pair: a link that it moves at each renewal.
 const PAIR: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 const PREPARE: &str = "/opt/bastide/kubelet-prepare";
-/// How long a pair lasts that a kubelet got by itself.
-pub(super) const RENEWED_FOR: &str = "720h";
+/// How long a pair lasts that a kubelet got by itself, unless other certificates last less.
+const RENEWED_FOR: Duration = Duration::from_hours(720);
+
+/// As the controller manager's flag takes it.
+pub(super) fn renewed_for(cluster: &Cluster) -> String {
+    if cluster.options.leaf_lifetime < RENEWED_FOR {
+        format!("{}s", cluster.options.leaf_lifetime.as_secs())
+    } else {
+        format!("{}h", RENEWED_FOR.as_secs() / 3600)
+    }
+}
 
 /// Places program, configuration, identity and unit. `os_name` is the host's own name, where it was seen.
 pub(super) fn render(draft: &mut Draft<'_, '_>, os_name: Option<&str>) {

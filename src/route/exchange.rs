@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::config::KeyAlgorithm;
 use crate::secrets;
 use crate::secrets::AuthorityName;
 use crate::secrets::Entropy;
 use crate::secrets::Issued;
 use crate::secrets::Secrets;
 use crate::secrets::SecretsError;
+use crate::secrets::Terms;
 
 /// What is exchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,19 +76,19 @@ impl Exchange {
         &self,
         leg: ExchangeLeg,
         today: &Secrets,
-        algorithm: KeyAlgorithm,
+        terms: Terms,
         now: i64,
         entropy: &mut dyn Entropy,
     ) -> Result<(Secrets, Vec<Issued>), SecretsError> {
         let secrets = match (self, leg) {
             (Self::Authorities(names), ExchangeLeg::Accept) => {
-                secrets::accept_new_authorities(today, names, algorithm, now, entropy)?
+                secrets::accept_new_authorities(today, names, terms.algorithm, now, entropy)?
             }
             (Self::Authorities(names), ExchangeLeg::Issue) => {
-                return secrets::issue_from_new_authorities(today, names, algorithm, now, entropy);
+                return secrets::issue_from_new_authorities(today, names, terms, now, entropy);
             }
             (Self::Authorities(names), ExchangeLeg::Drop) => secrets::drop_old_authorities(today, names)?,
-            (Self::TokenKey, ExchangeLeg::Accept) => secrets::accept_new_token_key(today, algorithm, entropy)?,
+            (Self::TokenKey, ExchangeLeg::Accept) => secrets::accept_new_token_key(today, terms.algorithm, entropy)?,
             (Self::TokenKey, ExchangeLeg::Issue) => secrets::sign_with_new_token_key(today),
             (Self::TokenKey, ExchangeLeg::Drop) => secrets::drop_old_token_keys(today),
         };

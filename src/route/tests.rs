@@ -38,6 +38,7 @@ use crate::secrets::Prefer;
 use crate::secrets::Secrets;
 use crate::secrets::SeededEntropy;
 
+const TERMS: secrets::Terms = secrets::Terms { algorithm: KeyAlgorithm::P256, lifetime: secrets::LEAF_LIFETIME };
 const WITHOUT_METRICS: &str = "monitoring: {provider: none}\n";
 
 fn rendered(text: &str, secrets: &Secrets) -> Rendered {
@@ -47,7 +48,7 @@ fn rendered(text: &str, secrets: &Secrets) -> Rendered {
 
 fn renewed(kept: &Secrets) -> Secrets {
     let all = kept.leaves.keys().cloned().collect();
-    secrets::renew(kept, &all, KeyAlgorithm::P256, support::NOW + 60, &mut SeededEntropy::new(3)).unwrap().0
+    secrets::renew(kept, &all, TERMS, support::NOW + 60, &mut SeededEntropy::new(3)).unwrap().0
 }
 
 /// The same cluster with nothing of its keys left.
@@ -235,8 +236,7 @@ fn a_change_is_undone_by_the_planner_with_the_keys_that_were_renewed_since() {
     let today = renewed(&was);
     let now = rendered(&changed, &today);
     let (secrets, issued) =
-        secrets::carry(&was, &today, Prefer::Todays, KeyAlgorithm::P256, support::NOW + 60, &mut SeededEntropy::new(4))
-            .unwrap();
+        secrets::carry(&was, &today, Prefer::Todays, TERMS, support::NOW + 60, &mut SeededEntropy::new(4)).unwrap();
     assert!(issued.is_empty());
     let back = retarget(&before.desired, &before.blobs, &was, &secrets);
     assert_eq!(back.desired, rendered(support::THREE_HOSTS, &today).desired);

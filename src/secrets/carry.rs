@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
-use crate::config::KeyAlgorithm;
 use crate::secrets::AuthorityName;
 use crate::secrets::Entropy;
 use crate::secrets::Issued;
@@ -18,8 +17,8 @@ use crate::secrets::inspect::Seen;
 use crate::secrets::issue;
 use crate::secrets::issue::Authority;
 use crate::secrets::leaf::DAY;
-use crate::secrets::leaf::LEAF_LIFETIME;
 use crate::secrets::leaf::Template;
+use crate::secrets::leaf::Terms;
 use crate::secrets::leaf::Usage;
 
 /// A leaf with less time left is not taken along (design 11.2).
@@ -38,12 +37,12 @@ pub enum Prefer {
 ///
 /// Authorities, service-account keys, encryption keys and etcd's birth data are today's. A leaf says what the stored one
 /// said (a rollback may bring back names that today's lacks); where both of today and of then do, `prefer` decides. One
-/// that has ended, ends within 30 days or comes from an authority that is accepted no more is issued anew.
+/// that has ended, ends within 30 days (of a short life: within a third) or comes from an authority that is accepted no more is issued anew.
 pub fn carry(
     stored: &Secrets,
     today: &Secrets,
     prefer: Prefer,
-    algorithm: KeyAlgorithm,
+    terms: Terms,
     now: i64,
     entropy: &mut dyn Entropy,
 ) -> Result<(Secrets, Vec<Issued>), SecretsError> {
@@ -59,8 +58,8 @@ pub fn carry(
         let (signer, set) = signers.get(&authority).ok_or(SecretsError::AuthorityMissing(authority))?;
         let seen = Seen::read(&old.certificate)
             .ok_or(SecretsError::Unreadable("a certificate of the stored revision cannot be read"))?;
-        let template = template(authority, seen);
-        let judge = |leaf| due(leaf, &template, set, signer, (now, LEFT_AT_LEAST));
+        let template = template(authority, seen, terms);
+        let judge = |leaf| due(leaf, &template, set, signer, (now, terms.margin(LEFT_AT_LEAST)));
         let (first, second) = match prefer {
             Prefer::Todays => (today.leaves.get(id), Some(old)),
             Prefer::Stored => (Some(old), today.leaves.get(id)),
@@ -69,7 +68,7 @@ pub fn carry(
             (Verdict::Keep(leaf), _) | (_, Verdict::Keep(leaf)) => leaf.clone(),
             (Verdict::Issue(why), _) => {
                 issued.push(Issued { id: id.clone(), why });
-                issue::leaf(&id.describe(), &template, signer, algorithm, now, entropy)?
+                issue::leaf(&id.describe(), &template, signer, terms.algorithm, now, entropy)?
             }
         };
         leaves.insert(id.clone(), leaf);
@@ -83,7 +82,7 @@ pub fn carry(
 pub fn renew(
     today: &Secrets,
     wanted: &BTreeSet<LeafId>,
-    algorithm: KeyAlgorithm,
+    terms: Terms,
     now: i64,
     entropy: &mut dyn Entropy,
 ) -> Result<(Secrets, Vec<Issued>), SecretsError> {
@@ -96,7 +95,8 @@ pub fn renew(
         let seen = Seen::read(&old.certificate)
             .ok_or(SecretsError::Unreadable("a certificate that is in use cannot be read"))?;
         let signer = Authority::read(authority, set, now)?;
-        let leaf = issue::leaf(&id.describe(), &template(authority, seen), &signer, algorithm, now, entropy)?;
+        let leaf =
+            issue::leaf(&id.describe(), &template(authority, seen, terms), &signer, terms.algorithm, now, entropy)?;
         renewed.leaves.insert(id.clone(), leaf);
         issued.push(Issued { id: id.clone(), why: Why::Asked });
     }
@@ -130,7 +130,7 @@ pub(super) fn issuer(name: LeafName) -> AuthorityName {
 }
 
 /// What a certificate says, as a template for its successor.
-fn template(authority: AuthorityName, seen: Seen) -> Template {
+fn template(authority: AuthorityName, seen: Seen, terms: Terms) -> Template {
     Template {
         authority,
         common_name: seen.common_name,
@@ -141,6 +141,6 @@ fn template(authority: AuthorityName, seen: Seen) -> Template {
             (_, false) => Usage::Client,
         },
         sans: seen.sans,
-        lifetime: LEAF_LIFETIME,
+        lifetime: terms.lifetime,
     }
 }

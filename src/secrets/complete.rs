@@ -25,6 +25,7 @@ use crate::secrets::key;
 use crate::secrets::leaf::DAY;
 use crate::secrets::leaf::RENEW_BEFORE;
 use crate::secrets::leaf::Template;
+use crate::secrets::leaf::Terms;
 use crate::secrets::leaf::table;
 
 /// A leaf that was made by [`complete`].
@@ -49,7 +50,7 @@ pub enum Why {
     Missing,
     /// Its time was over.
     Expired,
-    /// It had this many whole days left, fewer than ninety.
+    /// It had this many whole days left: fewer than ninety, and than a third of its life.
     Expiring {
         /// Whole days.
         days: i64,
@@ -104,7 +105,8 @@ pub fn complete(
     now: i64,
     entropy: &mut dyn Entropy,
 ) -> Result<(Secrets, Vec<Issued>), SecretsError> {
-    let algorithm = cluster.options.key_algorithm;
+    let terms = Terms::of(cluster);
+    let (algorithm, margin) = (terms.algorithm, terms.margin(RENEW_BEFORE));
     let mut secrets = match previous {
         Some(kept) => kept.clone(),
         None => birth(cluster, now, entropy)?,
@@ -119,7 +121,7 @@ pub fn complete(
     for (id, template) in table(cluster) {
         let (authority, set) =
             signers.get(&template.authority).ok_or(SecretsError::AuthorityMissing(template.authority))?;
-        let leaf = match due(kept.get(&id), &template, set, authority, (now, RENEW_BEFORE)) {
+        let leaf = match due(kept.get(&id), &template, set, authority, (now, margin)) {
             Verdict::Keep(leaf) => leaf.clone(),
             Verdict::Issue(why) => {
                 let leaf = issue::leaf(&id.describe(), &template, authority, algorithm, now, entropy)?;

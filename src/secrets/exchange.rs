@@ -18,6 +18,7 @@ use crate::secrets::issue;
 use crate::secrets::issue::Authority;
 use crate::secrets::key;
 use crate::secrets::leaf::Template;
+use crate::secrets::leaf::Terms;
 use crate::secrets::renew;
 
 /// How long a certificate lasts that proves whether its authority is accepted.
@@ -47,7 +48,7 @@ pub fn accept_new_authorities(
 pub fn issue_from_new_authorities(
     today: &Secrets,
     names: &BTreeSet<AuthorityName>,
-    algorithm: KeyAlgorithm,
+    terms: Terms,
     now: i64,
     entropy: &mut dyn Entropy,
 ) -> Result<(Secrets, Vec<Issued>), SecretsError> {
@@ -64,7 +65,7 @@ pub fn issue_from_new_authorities(
     }
     let wanted: BTreeSet<LeafId> =
         secrets.leaves.keys().filter(|id| names.contains(&issuer(id.name))).cloned().collect();
-    renew(&secrets, &wanted, algorithm, now, entropy)
+    renew(&secrets, &wanted, terms, now, entropy)
 }
 
 /// `today` with the authorities of `names` accepting nothing but what they issue themselves.

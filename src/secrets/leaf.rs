@@ -11,6 +11,7 @@ use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 
 use crate::config::Cluster;
+use crate::config::KeyAlgorithm;
 use crate::config::Node;
 use crate::model::HostName;
 use crate::secrets::AuthorityName;
@@ -39,6 +40,28 @@ pub const BACKDATED: i64 = 5 * 60;
 pub const RENEW_BEFORE: i64 = 90 * DAY;
 
 pub(crate) const DAY: i64 = 24 * 60 * 60;
+
+/// How leaves are issued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Of new keys.
+    pub algorithm: KeyAlgorithm,
+    /// Seconds.
+    pub lifetime: i64,
+}
+
+impl Terms {
+    /// What the cluster's file says.
+    pub fn of(cluster: &Cluster) -> Self {
+        let lifetime = i64::try_from(cluster.options.leaf_lifetime.as_secs()).unwrap_or(LEAF_LIFETIME);
+        Self { algorithm: cluster.options.key_algorithm, lifetime }
+    }
+
+    /// `most`, or a third of a short life: else every run would issue anew what the last one issued.
+    pub(crate) fn margin(self, most: i64) -> i64 {
+        most.min(self.lifetime / 3)
+    }
+}
 
 /// A subject alternative name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -168,6 +191,10 @@ pub(crate) fn table(cluster: &Cluster) -> BTreeMap<LeafId, Template> {
             LeafId { name: LeafName::MetricsServer, host: None },
             Template::client(Kubernetes, "metrics-server", None).serving(Usage::Server, sans),
         );
+    }
+    let lifetime = Terms::of(cluster).lifetime;
+    for template in leaves.values_mut() {
+        template.lifetime = lifetime;
     }
     leaves
 }

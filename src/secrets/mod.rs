@@ -63,6 +63,7 @@ pub use leaf::KUBELET_CLIENT_GROUP;
 pub use leaf::KUBELET_CLIENT_USER;
 pub use leaf::LEAF_LIFETIME;
 pub use leaf::RENEW_BEFORE;
+pub use leaf::Terms;
 pub use operator::OPERATOR_DAYS;
 pub use operator::Operator;
 pub use operator::SUPER_ADMIN_USER;

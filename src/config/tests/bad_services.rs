@@ -335,6 +335,20 @@ bastide:
 }
 
 #[test]
+fn certificates_that_hardly_last_are_refused_or_warned_about() {
+    insta::assert_snapshot!(said(&with("bastide: {pki: {leaf_lifetime: 9m59s}}\n")), @r"
+    5:32 error: bastide.pki.leaf_lifetime: certificates would end within minutes
+        10m is the shortest; a year (the default) the longest
+    ");
+    insta::assert_snapshot!(said(&with("bastide: {pki: {leaf_lifetime: 10m}}\n")), @r"
+    5:32 warning: bastide.pki.leaf_lifetime: certificates that last less than 90 days end unless `bastide up` or `rotate-certs` runs often
+        let one of them run within each third of that time, and give `certs check` limits that fit
+    ");
+    insta::assert_snapshot!(said(&with("bastide: {pki: {leaf_lifetime: 9000h}}\n")), @r#"5:32 error: bastide.pki.leaf_lifetime: "9000h" is not a duration such as 90s, 10m or 1h30m"#);
+    assert_eq!(said(&with("bastide: {pki: {leaf_lifetime: 2160h}}\n")), "");
+}
+
+#[test]
 fn binds_and_environment_are_checked() {
     insta::assert_snapshot!(said(&with(
         "

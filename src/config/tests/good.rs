@@ -25,6 +25,7 @@ fn the_smallest_file_has_rke_s_defaults() {
     let parsed = read(&with("")).unwrap();
     assert_eq!(parsed.warnings, []);
     let cluster = parsed.cluster;
+    assert_eq!(cluster.options.leaf_lifetime, Duration::from_hours(365 * 24));
     assert_eq!(cluster.name, "local");
     assert_eq!(cluster.kubernetes, KubeVersion { minor: 37, patch: 1 });
     assert_eq!(cluster.network.cluster_cidr.to_string(), "10.42.0.0/16");
@@ -125,7 +126,7 @@ bastide:
       192.0.2.11: {host_key: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA ann}
   hardening: {profile: strict, allow: [{setting: kube-api.profiling, reason: debugging this week}]}
   api: {endpoint: 'api.example.com:443', bind_address: 192.0.2.11, dial: direct}
-  pki: {algorithm: ecdsa-p384}
+  pki: {algorithm: ecdsa-p384, leaf_lifetime: 720h}
   kubelet: {extra_config: {failCgroupV1: false}}
   deadlines: {ready: 15m}
 ",
@@ -139,6 +140,7 @@ bastide:
     assert_eq!(options.kubelet_config, serde_json::json!({"failCgroupV1": false}));
     assert_eq!(options.proxy_config, serde_json::json!({}));
     assert_eq!((options.deadlines.ready, options.deadlines.health), (Duration::from_mins(15), Duration::from_mins(5)));
+    assert_eq!(options.leaf_lifetime, Duration::from_hours(720));
     assert_eq!(cluster.ssh.connect_timeout, Duration::from_secs(90));
     let jumps: Vec<_> = cluster.ssh.jumps.iter().map(|jump| (jump.address.as_str(), jump.login.port)).collect();
     assert_eq!(jumps, [("bastion.example.com", 22), ("192.0.2.1", 2022)]);

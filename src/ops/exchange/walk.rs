@@ -7,7 +7,6 @@ use std::sync::PoisonError;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::config::KeyAlgorithm;
 use crate::model::Barrier;
 use crate::model::Desired;
 use crate::model::Digest;
@@ -81,13 +80,13 @@ pub async fn exchange(
     talk: &Arc<dyn Talk>,
     cancel: &CancellationToken,
 ) -> Result<Reached, OpsError> {
-    let algorithm = Local::read(invocation)?.cluster.options.key_algorithm;
+    let terms = secrets::Terms::of(&Local::read(invocation)?.cluster);
     let now = prepare::now();
     let mut changed = false;
     loop {
         let found: Mutex<Option<Next>> = Mutex::new(None);
         let target = |kept: &Kept| -> Result<Target, OpsError> {
-            let (target, next) = target(kept, invocation.command, options, algorithm, now)?;
+            let (target, next) = target(kept, invocation.command, options, terms, now)?;
             *found.lock().unwrap_or_else(PoisonError::into_inner) = Some(next);
             Ok(target)
         };
@@ -140,7 +139,7 @@ fn target(
     kept: &Kept,
     command: &str,
     options: &ExchangeOptions,
-    algorithm: KeyAlgorithm,
+    terms: secrets::Terms,
     now: i64,
 ) -> Result<(Target, Next), OpsError> {
     let store = kept.store()?;
@@ -176,7 +175,7 @@ fn target(
     let exchange = wanted(options, begun(&today))?;
     let legs = exchange.legs_left(&today);
     let leg = *legs.first().ok_or_else(|| OpsError::Impossible("no leg is left".to_owned()))?;
-    let (with, issued) = exchange.after(leg, &today, algorithm, now, &mut SystemEntropy)?;
+    let (with, issued) = exchange.after(leg, &today, terms, now, &mut SystemEntropy)?;
     let moved = route::retarget(&desired, &blobs, &today, &with);
     let (left, missed) = (legs.len(), missed(&revision));
     let next = Next { exchange, leg, left, was: today, config: revision.config, barrier: None, missed };

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
+use super::TERMS;
 use super::rendered;
 use super::sample;
 use super::titles;
-use crate::config::KeyAlgorithm;
 use crate::model::Action;
 use crate::model::Keep;
 use crate::plan;
@@ -34,7 +34,7 @@ fn passed(exchange: &Exchange, was: &Secrets) -> Vec<Secrets> {
         let today = passed.last().unwrap();
         let legs = exchange.legs_left(today);
         assert_eq!(legs.len(), left);
-        passed.push(exchange.after(legs[0], today, KeyAlgorithm::P256, support::NOW, entropy).unwrap().0);
+        passed.push(exchange.after(legs[0], today, TERMS, support::NOW, entropy).unwrap().0);
     }
     assert_eq!(exchange.legs_left(&passed[3]).len(), 3);
     passed

@@ -16,18 +16,21 @@ use crate::secrets::carry::issuer;
 use crate::secrets::complete;
 use crate::secrets::inspect::Seen;
 use crate::secrets::leaf::LEAF_LIFETIME;
+use crate::secrets::leaf::Terms;
 use crate::secrets::leaf::table;
 use crate::secrets::renew;
 
+const TERMS: Terms = Terms { algorithm: KeyAlgorithm::P256, lifetime: LEAF_LIFETIME };
+
 fn carried(stored: &Secrets, today: &Secrets, prefer: Prefer, now: i64) -> (Secrets, Vec<String>) {
     let entropy = &mut SeededEntropy::new(9);
-    let (secrets, issued) = carry(stored, today, prefer, KeyAlgorithm::P256, now, entropy).unwrap();
+    let (secrets, issued) = carry(stored, today, prefer, TERMS, now, entropy).unwrap();
     (secrets, shown(&issued))
 }
 
 fn renewed(kept: &Secrets) -> Secrets {
     let all = kept.leaves.keys().cloned().collect();
-    renew(kept, &all, KeyAlgorithm::P256, NOW, &mut SeededEntropy::new(5)).unwrap().0
+    renew(kept, &all, TERMS, NOW, &mut SeededEntropy::new(5)).unwrap().0
 }
 
 #[test]
@@ -78,6 +81,24 @@ fn what_has_ended_or_ends_soon_is_issued_anew_with_the_same_words() {
     }
     let (_, issued) = carried(&stored, &stored, Prefer::Todays, NOW + LEAF_LIFETIME - LEFT_AT_LEAST - 60);
     assert!(issued.is_empty());
+}
+
+#[test]
+fn a_short_life_is_the_files_and_is_issued_anew_in_its_last_third_alone() {
+    const LIFE: i64 = 20 * 60;
+    let mut short = cluster();
+    short.options.leaf_lifetime = std::time::Duration::from_secs(LIFE.unsigned_abs());
+    let stored = born(&short);
+    assert!(stored.leaves.values().all(|leaf| leaf.not_after == NOW + LIFE));
+    let terms = Terms::of(&short);
+    let all = stored.leaves.keys().cloned().collect();
+    let entropy = &mut SeededEntropy::new(8);
+    let (anew, _) = renew(&stored, &all, terms, NOW + 60, entropy).unwrap();
+    assert!(anew.leaves.values().all(|leaf| leaf.not_after == NOW + 60 + LIFE));
+    for (now, count) in [(NOW + 2 * LIFE / 3, 0), (NOW + 2 * LIFE / 3 + 1, stored.leaves.len())] {
+        assert_eq!(complete(&short, Some(&stored), now, entropy).unwrap().1.len(), count);
+        assert_eq!(carry(&stored, &stored, Prefer::Todays, terms, now, entropy).unwrap().1.len(), count);
+    }
 }
 
 #[test]

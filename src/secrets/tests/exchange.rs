@@ -22,6 +22,8 @@ use crate::secrets::drop_old_token_keys;
 use crate::secrets::inspect::Seen;
 use crate::secrets::issue_from_new_authorities;
 use crate::secrets::issued_by;
+use crate::secrets::leaf::LEAF_LIFETIME;
+use crate::secrets::leaf::Terms;
 use crate::secrets::seal_form;
 use crate::secrets::serving_chain;
 use crate::secrets::sign_with_new_token_key;
@@ -30,13 +32,14 @@ use crate::secrets::trial_leaf;
 use crate::secrets::unseal_form;
 
 const ALGORITHM: KeyAlgorithm = KeyAlgorithm::P256;
+const TERMS: Terms = Terms { algorithm: ALGORITHM, lifetime: LEAF_LIFETIME };
 
 /// The keys of before, and after each of the three legs.
 fn passed(names: &BTreeSet<AuthorityName>) -> [Secrets; 4] {
     let before = born(&cluster());
     let entropy = &mut SeededEntropy::new(7);
     let accepted = accept_new_authorities(&before, names, ALGORITHM, NOW, entropy).unwrap();
-    let (issuing, issued) = issue_from_new_authorities(&accepted, names, ALGORITHM, NOW, entropy).unwrap();
+    let (issuing, issued) = issue_from_new_authorities(&accepted, names, TERMS, NOW, entropy).unwrap();
     assert_eq!(issued.len(), before.leaves.keys().filter(|id| names.contains(&issuer(id.name))).count());
     let dropped = drop_old_authorities(&issuing, names).unwrap();
     [before, accepted, issuing, dropped]
