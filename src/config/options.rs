@@ -90,7 +90,7 @@ pub(super) fn own<'a>(top: &Section<'a>, keys: &ClusterKeys, context: &Context) 
 const LONGEST_LEAF: Duration = Duration::from_hours(365 * 24);
 /// Kubernetes signs nothing shorter, and leaves lie five minutes back.
 const SHORTEST_LEAF: Duration = Duration::from_mins(10);
-/// What `certs check` and `status` call soon.
+/// How long before its end `up` renews a leaf of a year: whoever runs it seldom counts on as much.
 const SHORT_LEAF: Duration = Duration::from_hours(90 * 24);
 
 fn leaf_lifetime(pki: &Section) -> Option<Duration> {
