@@ -18,6 +18,8 @@ use crate::api::probe;
 use crate::api::probe::ProbeError;
 use crate::api::probe::Tls;
 use crate::host::Host;
+use crate::model::protobuf::Field;
+use crate::model::protobuf::Fields;
 
 const PORT: u16 = 2379;
 const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
@@ -289,37 +291,11 @@ impl Messages {
 }
 
 /// Field 3 of `etcdserverpb.SnapshotResponse`, the bytes; empty where the message has none.
-fn blob(mut message: &[u8]) -> Option<&[u8]> {
-    let mut found: &[u8] = &[];
-    while !message.is_empty() {
-        let (key, rest) = varint(message)?;
-        message = match (key >> 3, key & 7) {
-            (_, 0) => varint(rest)?.1,
-            (_, 1) => rest.get(8..)?,
-            (field, 2) => {
-                let (length, rest) = varint(rest)?;
-                let (bytes, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-                if field == 3 {
-                    found = bytes;
-                }
-                rest
-            }
-            (_, 5) => rest.get(4..)?,
-            _ => return None,
-        };
-    }
-    Some(found)
-}
-
-fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let mut value = 0;
-    for (at, byte) in bytes.iter().enumerate().take(10) {
-        value |= u64::from(byte & 0x7f).checked_shl(u32::try_from(7 * at).ok()?)?;
-        if byte & 0x80 == 0 {
-            return Some((value, &bytes[at + 1..]));
-        }
-    }
-    None
+fn blob(message: &[u8]) -> Option<&[u8]> {
+    Fields::of(message).try_fold(&[][..], |found, field| match field? {
+        (3, Field::Bytes(bytes)) => Some(bytes),
+        _ => Some(found),
+    })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod names;
 mod object;
 mod observed;
 mod plan;
+pub mod protobuf;
 mod release;
 mod revision;
 mod secret;

@@ -7,6 +7,9 @@
 //!
 //! Layout: etcd's `server/storage/wal` (`encoder.go`, `decoder.go`, `walpb/record.proto`) and raft's `raftpb/raft.proto`.
 
+use crate::model::protobuf::Field;
+use crate::model::protobuf::Fields;
+use crate::model::protobuf::Message;
 use crate::snapshot::SnapshotError;
 
 /// etcd's types of records.
@@ -37,16 +40,9 @@ impl LogEnd {
     /// The record to append, which says that everything is committed; none where nothing lies beyond.
     pub fn commit_all(&self) -> Option<Vec<u8>> {
         let last = self.last.filter(|last| *last > self.committed)?;
-        let mut state = Vec::new();
-        for (field, value) in [(1, self.term), (2, self.vote), (3, last)] {
-            put_number(&mut state, field, value);
-        }
-        let mut record = Vec::new();
-        put_number(&mut record, 1, STATE);
-        put_number(&mut record, 2, u64::from(crc32c(self.checksum, &state)));
-        put_varint(&mut record, 3 << 3 | 2);
-        put_varint(&mut record, state.len() as u64);
-        record.extend_from_slice(&state);
+        let state = Message::default().number(1, self.term).number(2, self.vote).number(3, last).finish();
+        let checksum = u64::from(crc32c(self.checksum, &state));
+        let record = Message::default().number(1, STATE).number(2, checksum).bytes(3, &state).finish();
         let padding = (8 - record.len() % 8) % 8;
         let mut length = record.len() as u64;
         if padding > 0 {
@@ -98,7 +94,7 @@ fn read_file(file: &[u8], end: &mut LogEnd) -> Result<bool, SnapshotError> {
 
 /// None where the record is not the one that was written.
 fn take_record(record: &[u8], end: &mut LogEnd) -> Option<()> {
-    let Fields { numbers: [kind, checksum, ..], bytes: data } = fields(record)?;
+    let Known { numbers: [kind, checksum, ..], bytes: data } = known(record)?;
     let checksum = u32::try_from(checksum?).ok()?;
     let kind = kind?;
     if kind == CHECKSUM {
@@ -117,15 +113,15 @@ fn take_record(record: &[u8], end: &mut LogEnd) -> Option<()> {
     end.checksum = found;
     match kind {
         // An entry with a lower index takes the place of all from there on.
-        ENTRY => end.last = Some(fields(data)?.numbers[2].unwrap_or_default()),
+        ENTRY => end.last = Some(known(data)?.numbers[2].unwrap_or_default()),
         STATE => {
-            let [term, vote, committed, _] = fields(data)?.numbers;
+            let [term, vote, committed, _] = known(data)?.numbers;
             end.term = term.unwrap_or_default();
             end.vote = vote.unwrap_or_default();
             end.committed = committed.unwrap_or_default();
         }
         SNAPSHOT => {
-            let index = fields(data)?.numbers[0].unwrap_or_default();
+            let index = known(data)?.numbers[0].unwrap_or_default();
             end.last = Some(end.last.map_or(index, |last| last.max(index)));
         }
         _ => {}
@@ -141,58 +137,26 @@ fn is_torn(data: &[u8], at: usize) -> bool {
 }
 
 /// Of a protobuf message: its numbers 1 to 4, and the last of its byte strings.
-struct Fields<'a> {
+struct Known<'a> {
     numbers: [Option<u64>; 4],
     bytes: Option<&'a [u8]>,
 }
 
-fn fields(mut message: &[u8]) -> Option<Fields<'_>> {
-    let mut found = Fields { numbers: [None; 4], bytes: None };
-    while !message.is_empty() {
-        let (key, rest) = varint(message)?;
-        message = match key & 7 {
-            0 => {
-                let (value, rest) = varint(rest)?;
-                let at = usize::try_from(key >> 3).ok()?.checked_sub(1)?;
+fn known(message: &[u8]) -> Option<Known<'_>> {
+    let mut found = Known { numbers: [None; 4], bytes: None };
+    for field in Fields::of(message) {
+        match field? {
+            (number, Field::Number(value)) => {
+                let at = usize::try_from(number).ok()?.checked_sub(1)?;
                 if let Some(number) = found.numbers.get_mut(at) {
                     *number = Some(value);
                 }
-                rest
             }
-            2 => {
-                let (length, rest) = varint(rest)?;
-                let (bytes, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-                found.bytes = Some(bytes);
-                rest
-            }
-            _ => return None,
-        };
-    }
-    Some(found)
-}
-
-fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let mut value = 0;
-    for (at, byte) in bytes.iter().enumerate().take(10) {
-        value |= u64::from(byte & 0x7f).checked_shl(u32::try_from(7 * at).ok()?)?;
-        if byte & 0x80 == 0 {
-            return Some((value, &bytes[at + 1..]));
+            (_, Field::Bytes(bytes)) => found.bytes = Some(bytes),
+            (_, Field::Fixed) => return None,
         }
     }
-    None
-}
-
-fn put_number(message: &mut Vec<u8>, field: u64, value: u64) {
-    put_varint(message, field << 3);
-    put_varint(message, value);
-}
-
-fn put_varint(message: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        message.push(value.to_le_bytes()[0] | 0x80);
-        value >>= 7;
-    }
-    message.push(value.to_le_bytes()[0]);
+    Some(found)
 }
 
 /// CRC-32C (RFC 3720, appendix B.4), going on from `before`.
@@ -229,10 +193,9 @@ fn broken(what: &'static str) -> SnapshotError {
 mod tests {
     use super::CHECKSUM;
     use super::ENTRY;
+    use super::Message;
     use super::STATE;
     use super::crc32c;
-    use super::put_number;
-    use super::put_varint;
     use super::read_log;
 
     /// Writes records as etcd does.
@@ -245,12 +208,7 @@ mod tests {
     impl Log {
         fn record(&mut self, kind: u64, data: &[u8]) {
             self.checksum = crc32c(self.checksum, data);
-            let mut record = Vec::new();
-            put_number(&mut record, 1, kind);
-            put_number(&mut record, 2, u64::from(self.checksum));
-            put_varint(&mut record, 3 << 3 | 2);
-            put_varint(&mut record, data.len() as u64);
-            record.extend_from_slice(data);
+            let record = Message::default().number(1, kind).number(2, u64::from(self.checksum)).bytes(3, data).finish();
             let padding = (8 - record.len() % 8) % 8;
             let mark = if padding > 0 { (0x80 | padding as u64) << 56 } else { 0 };
             self.bytes.extend((record.len() as u64 | mark).to_le_bytes());
@@ -258,9 +216,7 @@ mod tests {
             self.bytes.resize(self.bytes.len() + padding, 0);
         }
         fn begins(&mut self) {
-            let mut record = Vec::new();
-            put_number(&mut record, 1, CHECKSUM);
-            put_number(&mut record, 2, u64::from(self.checksum));
+            let record = Message::default().number(1, CHECKSUM).number(2, u64::from(self.checksum)).finish();
             let padding = (8 - record.len() % 8) % 8;
             let mark = if padding > 0 { (0x80 | padding as u64) << 56 } else { 0 };
             self.bytes.extend((record.len() as u64 | mark).to_le_bytes());
@@ -269,21 +225,11 @@ mod tests {
             self.record(1, b"metadata");
         }
         fn entry(&mut self, term: u64, index: u64, data: &[u8]) {
-            let mut entry = Vec::new();
-            put_number(&mut entry, 1, 0);
-            put_number(&mut entry, 2, term);
-            put_number(&mut entry, 3, index);
-            put_varint(&mut entry, 4 << 3 | 2);
-            put_varint(&mut entry, data.len() as u64);
-            entry.extend_from_slice(data);
+            let entry = Message::default().number(1, 0).number(2, term).number(3, index).bytes(4, data).finish();
             self.record(ENTRY, &entry);
         }
         fn state(&mut self, term: u64, vote: u64, committed: u64) {
-            let mut state = Vec::new();
-            for (field, value) in [(1, term), (2, vote), (3, committed)] {
-                put_number(&mut state, field, value);
-            }
-            self.record(STATE, &state);
+            self.record(STATE, &Message::default().number(1, term).number(2, vote).number(3, committed).finish());
         }
     }
 
