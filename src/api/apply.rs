@@ -16,6 +16,7 @@ use crate::api::sets;
 use crate::model::Blobs;
 use crate::model::DesiredObject;
 use crate::model::Digest;
+use crate::model::HostName;
 use crate::model::ObjectAction;
 use crate::model::ObjectId;
 use crate::model::ObjectSet;
@@ -23,12 +24,22 @@ use crate::model::ObjectSet;
 /// With these goes what people keep in the cluster (design 11.6).
 const HOLD_DATA: [&str; 4] = ["Namespace", "CustomResourceDefinition", "PersistentVolume", "PersistentVolumeClaim"];
 
+/// Whose mark an object must carry before it may be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// Bastide's label.
+    Ours,
+    /// None: kubelets make nodes, and nobody labels them.
+    Kubelets,
+}
+
 impl Api {
     /// Afterwards the action holds. All of them may be repeated.
     pub async fn apply(&self, action: &ObjectAction, blobs: &Blobs) -> Result<(), ApiError> {
         match action {
             ObjectAction::Apply { id, digest, set, .. } => self.apply_object(id, *digest, set, blobs).await,
-            ObjectAction::Delete { id } => self.delete(id).await,
+            ObjectAction::Delete { id } => self.delete(id, Whose::Ours).await,
+            ObjectAction::Forget { node } => self.delete(&node_id(node), Whose::Kubelets).await,
             ObjectAction::Node { node, labels, taints } => self.set_node(node, labels, taints).await,
         }
     }
@@ -117,7 +128,7 @@ impl Api {
     }
 
     /// Afterwards the object is gone, or was never there.
-    async fn delete(&self, id: &ObjectId) -> Result<(), ApiError> {
+    async fn delete(&self, id: &ObjectId, whose: Whose) -> Result<(), ApiError> {
         if HOLD_DATA.contains(&id.kind.as_str()) && !self.prune_data.contains(id) {
             return Err(ApiError::Protected { id: id.clone() });
         }
@@ -133,8 +144,7 @@ impl Api {
             Err(error) if error.is_absent() => return Ok(()),
             other => other?,
         };
-        // Kubelets make nodes, and nobody labels them: a node goes because its host is none of this cluster's.
-        if id.kind != "Node" && live["metadata"]["labels"][sets::PART_OF].is_null() {
+        if whose == Whose::Ours && live["metadata"]["labels"][sets::PART_OF].is_null() {
             return Err(ApiError::NotOurs { id: id.clone() });
         }
         let options = json!({
@@ -192,6 +202,10 @@ fn unestablished(definition: &Value) -> Option<(String, bool)> {
 /// The object of a desired one, with the label of its set.
 pub(super) fn content(object: &DesiredObject, blobs: &Blobs) -> Result<Value, ApiError> {
     parsed(&object.id, &object.digest, &object.set, blobs)
+}
+
+fn node_id(node: &HostName) -> ObjectId {
+    ObjectId { api_version: "v1".to_owned(), kind: "Node".to_owned(), namespace: None, name: node.to_string() }
 }
 
 fn parsed(id: &ObjectId, digest: &Digest, set: &ObjectSet, blobs: &Blobs) -> Result<Value, ApiError> {

@@ -69,6 +69,7 @@ fn words(action: &ObjectAction) -> String {
     match action {
         ObjectAction::Apply { id, .. } => format!("applies {id}"),
         ObjectAction::Delete { id } => format!("deletes {id}"),
+        ObjectAction::Forget { node } => format!("deletes node {node}"),
         ObjectAction::Node { node, .. } => format!("labels node {node}"),
     }
 }

@@ -266,7 +266,7 @@ impl<'a, 'r, H: Host, C: Cluster, J: Journal> Driver<'a, 'r, H, C, J> {
                 ObjectAction::Apply { id, .. } | ObjectAction::Delete { id } => {
                     self.report.errors.push(ApplyError::Object { id: id.clone(), reason });
                 }
-                ObjectAction::Node { node, .. } => {
+                ObjectAction::Forget { node } | ObjectAction::Node { node, .. } => {
                     self.report.errors.push(ApplyError::Node { node: node.clone(), reason });
                 }
             }

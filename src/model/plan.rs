@@ -229,6 +229,11 @@ pub enum ObjectAction {
         /// Which.
         id: ObjectId,
     },
+    /// A node is deleted whose host is none of this cluster's: its kubelet made it, so that no mark of bastide's is on it.
+    Forget {
+        /// Which.
+        node: HostName,
+    },
     /// Labels and taints of a node that bastide owns.
     Node {
         /// Which.

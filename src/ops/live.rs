@@ -104,6 +104,7 @@ pub(super) fn object_drift(plan: &Plan) -> Vec<(String, Change, Vec<String>)> {
         ObjectAction::Apply { id, fields, .. } if fields.is_empty() => (id.to_string(), Change::Removed, Vec::new()),
         ObjectAction::Apply { id, fields, .. } => (id.to_string(), Change::Changed, fields.clone()),
         ObjectAction::Delete { id } => (id.to_string(), Change::Added, Vec::new()),
+        ObjectAction::Forget { node } => (format!("Node {node}"), Change::Added, Vec::new()),
         ObjectAction::Node { node, .. } => {
             (format!("Node {node}"), Change::Changed, vec!["labels or taints".to_owned()])
         }

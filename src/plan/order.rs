@@ -258,7 +258,7 @@ fn cluster(situation: &Situation<'_>, diffs: &Diffs, objects: Vec<ObjectAction>)
     }
     let system = objects.iter().any(|action| match action {
         ObjectAction::Apply { set, .. } => *set == ObjectSet::System,
-        ObjectAction::Delete { .. } => true,
+        ObjectAction::Delete { .. } | ObjectAction::Forget { .. } => true,
         ObjectAction::Node { .. } => false,
     });
     let mut stages = Vec::new();

@@ -109,6 +109,9 @@ fn act_on_cluster(objects: &mut ObservedObjects, action: &ObjectAction) {
             objects.objects.remove(id);
             objects.owned.remove(id);
         }
+        ObjectAction::Forget { node } => {
+            objects.nodes.remove(node);
+        }
         ObjectAction::Node { node, labels, taints } => {
             let node = objects.nodes.entry(node.clone()).or_default();
             let left: BTreeSet<_> =

@@ -184,6 +184,7 @@ fn object_line(action: &ObjectAction) -> String {
             text
         }
         ObjectAction::Delete { id } => format!("   - {id}"),
+        ObjectAction::Forget { node } => format!("   - Node {node}"),
         ObjectAction::Node { node, .. } => format!("   ~ Node {node}"),
     }
 }
@@ -192,7 +193,8 @@ fn summary(plan: &Plan) -> String {
     let steps = || plan.stages.iter().flat_map(|stage| &stage.steps);
     let hosts = steps().map(|step| &step.host).collect::<std::collections::BTreeSet<_>>().len();
     let objects = || plan.stages.iter().flat_map(|stage| &stage.objects);
-    let deleted = objects().filter(|action| matches!(action, ObjectAction::Delete { .. })).count();
+    let deleted =
+        objects().filter(|action| matches!(action, ObjectAction::Delete { .. } | ObjectAction::Forget { .. })).count();
     let mut parts = Vec::new();
     if hosts > 0 {
         parts.push(format!("{}: {}", lines::count(hosts, "host"), Tally::of(steps()).words()));

@@ -20,7 +20,6 @@ use crate::model::EtcdRestore;
 use crate::model::HostName;
 use crate::model::ImageRef;
 use crate::model::ObjectAction;
-use crate::model::ObjectId;
 use crate::model::Observed;
 use crate::model::Plan;
 use crate::model::RemotePath;
@@ -154,14 +153,7 @@ pub fn departed(target: &Desired, observed: &Observed) -> Plan {
     let nodes = observed.objects.iter().flat_map(|objects| objects.nodes.keys());
     let objects = nodes
         .filter(|name| !target.hosts.contains_key(*name))
-        .map(|name| ObjectAction::Delete {
-            id: ObjectId {
-                api_version: "v1".to_owned(),
-                kind: "Node".to_owned(),
-                namespace: None,
-                name: name.to_string(),
-            },
-        })
+        .map(|name| ObjectAction::Forget { node: name.clone() })
         .collect();
     plan(vec![Stage { objects, ..stage("nodes that are no more", Vec::new()) }])
 }
@@ -347,7 +339,7 @@ mod tests {
         seen.objects.as_mut().unwrap().nodes.insert(name("gone"), crate::model::ObservedNode::default());
         let plan = departed(&sample.desired, &seen);
         let deleted: Vec<_> = plan.stages.iter().flat_map(|stage| &stage.objects).collect();
-        assert!(matches!(deleted.as_slice(), [ObjectAction::Delete { id }] if id.name == "gone" && id.kind == "Node"));
+        assert!(matches!(deleted.as_slice(), [ObjectAction::Forget { node }] if node.as_str() == "gone"));
     }
 
     #[test]

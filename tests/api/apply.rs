@@ -1,6 +1,7 @@
 //! What an apply refuses, and in which words.
 
 use bastide::api::ApiError;
+use bastide::model::HostName;
 use bastide::model::ObjectAction;
 use bastide::model::ObjectState;
 use serde_json::json;
@@ -162,6 +163,24 @@ async fn an_object_that_lost_the_label_is_not_deleted() {
     let refused = server.api().apply(&ObjectAction::Delete { id: id.clone() }, &Target::default().blobs).await;
     assert_eq!(refused.unwrap_err(), ApiError::NotOurs { id });
     server.kubectl(&["-n", "default", "delete", "configmap", "theirs"]);
+}
+
+#[tokio::test]
+async fn a_node_is_deleted_only_as_one_whose_host_is_gone() {
+    let _turn = turn().await;
+    let server = Server::get();
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "gone"}});
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), node.to_string()).unwrap();
+    server.kubectl(&["create", "-f", &file.path().display().to_string()]);
+    let (api, blobs) = (server.api(), Target::default().blobs);
+    let id = id_of(&node);
+    let refused = api.apply(&ObjectAction::Delete { id: id.clone() }, &blobs).await;
+    assert_eq!(refused.unwrap_err(), ApiError::NotOurs { id });
+    let forget = ObjectAction::Forget { node: HostName::new("gone").unwrap() };
+    api.apply(&forget, &blobs).await.unwrap();
+    assert_eq!(server.kubectl(&["get", "nodes", "-o", "name"]), "");
+    api.apply(&forget, &blobs).await.unwrap();
 }
 
 #[tokio::test]
