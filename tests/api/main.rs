@@ -1,5 +1,5 @@
 //! The API room against a real kube-apiserver and etcd.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 mod apply;
 mod etcd;

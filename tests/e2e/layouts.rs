@@ -13,7 +13,7 @@ fn roles_apart_and_hosts_out_of_reach() -> Result<()> {
     let mut cluster = Cluster::roles_apart()?;
     // Nobody is there to be asked: every command takes the identity's passphrase from where the file says.
     cluster.add_file("passphrase", "correct horse battery staple\n")?;
-    cluster.file.more_options = "  state: {passphrase_file: passphrase}\n".to_owned();
+    "  state: {passphrase_file: passphrase}\n".clone_into(&mut cluster.file.more_options);
     cluster.write()?;
     // The first run dies three times: in the middle of something on a host of each role.
     points::prepare(&cluster)?;
@@ -69,7 +69,7 @@ fn roles_apart_and_hosts_out_of_reach() -> Result<()> {
 /// A changed set of etcd or control-plane hosts is refused whole, before anything is written (design 11.7).
 fn no_member_is_added_by_the_way(cluster: &mut Cluster) -> Result<()> {
     cluster.file.nodes[2].roles = vec!["etcd", "worker"];
-    cluster.file.more = "services:\n  scheduler:\n    extra_args:\n      v: 3\n".to_owned();
+    "services:\n  scheduler:\n    extra_args:\n      v: 3\n".clone_into(&mut cluster.file.more);
     cluster.write()?;
     let files = "find /etc/kubernetes /etc/etcd /var/lib/etcd /var/lib/bastide -maxdepth 1 -printf '%p %T@\\n'; true";
     let before: Vec<_> = cluster.hosts().iter().map(|host| host.ssh(files)).collect::<Result<_, _>>()?;

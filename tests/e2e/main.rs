@@ -2,7 +2,7 @@
 //!
 //! They use what `cargo xtask setup` built. A test's hosts are destroyed at its start and at its end; `KEEP_BED=1` leaves
 //! them for a look.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 mod authorities;
 mod bucket;

@@ -1,5 +1,6 @@
 //! etcd's data come back from a snapshot: everything up to it, nothing after, whatever was destroyed in between.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::BufRead as _;
 use std::io::BufReader;
@@ -18,7 +19,7 @@ use crate::support::Cluster;
 use crate::support::Ended;
 use crate::support::seed;
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 const CONFIRM: [&str; 3] = ["--yes", "--cluster", "test"];
 /// For what etcdctl saved.
 const FOREIGN: &str = "--accept-foreign";
@@ -33,16 +34,18 @@ pub(crate) fn written(cluster: &Cluster) -> Result<String> {
 pub(crate) fn write(cluster: &Cluster, namespace: &str) -> Result<()> {
     let mut text = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n");
     for at in 0..20 {
-        text.push_str(&format!(
+        _ = write!(
+            text,
             "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {namespace}-{at}, namespace: {namespace}, labels: {{written: \"yes\"}}}}\n\
              data: {{content: \"{namespace} {at} {}\"}}\n",
             "x".repeat(at * 50)
-        ));
+        );
     }
-    text.push_str(&format!(
+    _ = write!(
+        text,
         "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {namespace}-secret, namespace: {namespace}, labels: {{written: \"yes\"}}}}\n\
          stringData: {{word: \"secret of {namespace}\"}}\n"
-    ));
+    );
     let file = cluster.add_file(&format!("{namespace}.yaml"), &text)?;
     cluster.kubectl(&["apply", "-f", &file.display().to_string()]).map(drop)
 }

@@ -76,7 +76,7 @@ fn there_and_back(cluster: &mut Cluster, first: &str) -> Result<()> {
 /// A value that the flag table cannot know to be wrong ends the API server at each start.
 fn ill(cluster: &mut Cluster, first: &str) -> Result<()> {
     // The component that never becomes well is waited for this long. What comes back then must be well as soon.
-    cluster.file.more_options = "  deadlines: {health: 90s}\n".to_owned();
+    "  deadlines: {health: 90s}\n".clone_into(&mut cluster.file.more_options);
     api_server_flags(cluster, "event-ttl: soon")?;
     let taken_back = ends(cluster, &["up", "--yes"], 7);
     println!("a bad flag, and back by itself: {:.1} s", taken_back.took.as_secs_f64());

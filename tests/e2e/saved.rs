@@ -16,7 +16,7 @@ const WRITTEN: &str = "find /etc/kubernetes /etc/etcd /etc/containerd /etc/syste
 
 /// On one running host that has nothing to do.
 pub(crate) fn a_saved_plan_runs_as_it_was_shown_or_not_at_all(cluster: &mut Cluster) -> Result<()> {
-    cluster.file.more = "services:\n  kubelet:\n    extra_args:\n      max-pods: \"111\"\n".to_owned();
+    "services:\n  kubelet:\n    extra_args:\n      max-pods: \"111\"\n".clone_into(&mut cluster.file.more);
     cluster.write()?;
     let shown = cluster.bastide(&["plan", "--out", "changes.plan"])?;
     ensure!(shown.code == Some(2), "{shown}");

@@ -1,6 +1,7 @@
 //! Snapshots of a real etcd: taken, listed, proven by a restore, damaged, removed; what its members tell; and, since the
 //! cluster is there, a sample of what `restore.rs` does at length.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ fn state_goes_elsewhere_and_is_sealed_to_others(cluster: &mut Cluster) -> Result
 
     let key = cluster.bed.key();
     let public = fs::read_to_string(key.with_extension("pub"))?;
-    cluster.file.more_options.push_str(&format!("  state:\n    recipients: [\"{}\"]\n", public.trim()));
+    _ = write!(cluster.file.more_options, "  state:\n    recipients: [\"{}\"]\n", public.trim());
     cluster.write()?;
     let sealed = || -> Result<Vec<_>> {
         let files = fs::read_dir(folder.join("sealed"))?.map(|entry| Ok(entry?.file_name()));
@@ -116,7 +117,7 @@ fn snapshots_are_believed_only_as_they_were_taken(cluster: &Cluster) -> Result<(
     host.until(&format!("ls -A {FOLDER} | grep -q killed"), Duration::from_secs(30))?;
     child.kill()?;
     child.wait()?;
-    host.until(&format!("! ls -A {FOLDER} | grep -qE '^\\.'"), Duration::from_secs(60))?;
+    host.until(&format!("! ls -A {FOLDER} | grep -qE '^\\.'"), Duration::from_mins(1))?;
 
     // What was changed is not believed, and no word of it reaches a restore.
     for (name, change) in [

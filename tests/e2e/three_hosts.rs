@@ -169,7 +169,7 @@ fn an_etcd_leader_gives_up_before_its_restart(cluster: &mut Cluster) -> Result<(
     if !whole() {
         return Ok(());
     }
-    cluster.file.more = "services:\n  etcd:\n    extra_args:\n      snapshot-count: 10001\n".to_owned();
+    "services:\n  etcd:\n    extra_args:\n      snapshot-count: 10001\n".clone_into(&mut cluster.file.more);
     cluster.write()?;
     let plan = cluster.bastide(&["plan", "--output", "json"])?;
     let plan: Value = serde_json::from_str(&plan.stdout)?;

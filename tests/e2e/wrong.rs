@@ -113,7 +113,7 @@ fn a_user_with_sudo_a_full_disk_and_an_sshd_that_forwards_nothing() -> Result<()
     let closed = cluster.bastide(&["plan"])?;
     assert_refused(&closed, &["h1", "AllowTcpForwarding yes"]);
     // `direct` is enough for a whole run: every component is asked for its health, none through sshd's forwarding.
-    cluster.file.more_options = "  api:\n    dial: direct\n".to_owned();
+    "  api:\n    dial: direct\n".clone_into(&mut cluster.file.more_options);
     cluster.write()?;
     cluster.assert_plans_nothing();
     let status = cluster.bastide(&["status"])?;
@@ -129,8 +129,8 @@ fn a_user_with_sudo_a_full_disk_and_an_sshd_that_forwards_nothing() -> Result<()
 fn a_gate_that_stayed_shut_is_waited_for_again(cluster: &mut Cluster) -> Result<()> {
     const RULE: &str = "-i lo -p tcp --dport 10259 -j REJECT";
     cluster.host("h1").ssh(&format!("iptables -I INPUT {RULE}"))?;
-    cluster.file.more = "services:\n  scheduler:\n    extra_args:\n      v: 3\n".to_owned();
-    cluster.file.more_options = "  deadlines:\n    health: 30s\n".to_owned();
+    "services:\n  scheduler:\n    extra_args:\n      v: 3\n".clone_into(&mut cluster.file.more);
+    "  deadlines:\n    health: 30s\n".clone_into(&mut cluster.file.more_options);
     cluster.write()?;
     let shut = cluster.bastide(&["up", "--yes", "--auto-rollback=off"])?;
     assert_refused(&shut, &["h1: kube-scheduler"]);

@@ -1,5 +1,5 @@
 //! The bucket room against a real S3 server, which checks signatures, certificates, parts and space by itself.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 mod server;
 
