@@ -16,6 +16,9 @@ use crate::tree::script;
 /// The Kubernetes minor that the tests use where nothing else is said.
 pub(crate) const MINOR: &str = "1.37";
 
+/// The same sources as the next patch of it, for `soak`.
+pub(crate) const NEXT_PATCH: &str = "1.37-next";
+
 /// The minor before it, for `soak`.
 pub(crate) const OLDER_MINOR: &str = "1.36";
 
@@ -52,6 +55,11 @@ pub(crate) fn all(minor: &str) -> Result<()> {
     })?;
     phase("programs from Go modules", || run(Command::new(script("build-artifacts.sh")).arg(minor)))?;
     phase("bundle", || bundle::make(minor).map(drop))
+}
+
+/// The program that makes a steady load.
+pub(crate) fn load() -> Result<()> {
+    phase("the steady load", || run(Command::new(script("build-artifacts.sh")).env("ONLY", "load")))
 }
 
 /// Builds the program and says where it is.

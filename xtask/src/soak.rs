@@ -41,8 +41,12 @@ pub(crate) enum Part {
     Strict,
     /// Three hosts on the older minor
     Older,
+    /// The next patch version on three hosts, and back, also from a run that died
+    Patch,
     /// etcd restored on one and on three hosts, disks lost, hosts away, cut off at every kind of step
     Restore,
+    /// Every operation on three control planes and two workers under a steady load, and back
+    Load,
     /// One stock virtual machine, emulated
     Machine,
 }
@@ -61,6 +65,8 @@ impl Part {
         setup::all(setup::MINOR)?;
         match self {
             Self::KillsOlder | Self::Older => setup::all(setup::OLDER_MINOR),
+            Self::Patch => setup::all(setup::NEXT_PATCH),
+            Self::Load => setup::load(),
             Self::Machine => setup::install(&[("qemu-system-x86_64", "qemu-system-x86"), ("qemu-img", "qemu-utils")]),
             _ => Ok(()),
         }
@@ -82,9 +88,11 @@ impl Part {
             }
             Self::Strict => of_soak("soak::strict_profile"),
             Self::Older => of_soak("soak::three_hosts_on_the_older_minor"),
+            Self::Patch => of_soak("versions::the_next_patch_and_back"),
             Self::Restore => {
                 vec!["--no-fail-fast", "--test", "e2e", "--", "--ignored", "--test-threads=1", "restore::"]
             }
+            Self::Load => of_soak("load::operations_under_a_steady_load"),
             Self::Machine => vec!["--test", "vm"],
         }
     }

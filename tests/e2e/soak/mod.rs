@@ -9,8 +9,8 @@ use anyhow::Result;
 use anyhow::ensure;
 use bed::Node;
 
-use self::record::Place;
-use self::record::Record;
+pub(crate) use self::record::Place;
+pub(crate) use self::record::Record;
 use crate::support::Cluster;
 use crate::support::network;
 

@@ -9,18 +9,24 @@ use bed::Cache;
 
 use crate::support::Cluster;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Runs a web server on each node and calls it in every way there is.
-pub(crate) fn works_between_all_hosts(cluster: &Cluster) -> Result<()> {
+const WEB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bed/addons/web.yaml");
+
+/// A web server on each node, behind a service.
+pub(crate) fn runs_a_web_server_on_each(cluster: &Cluster) -> Result<()> {
     let image = Cache::from_environment().bundle(&cluster.file.minor).join("images/toolbox.tar");
     for host in cluster.hosts() {
         host.put(&image, "/root/toolbox.tar")?;
         host.ssh("PATH=$PATH:$(dirname $(readlink -f /proc/$(pgrep -xo containerd)/exe)); ctr -n k8s.io images import --local /root/toolbox.tar; rm /root/toolbox.tar")?;
     }
-    let web = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bed/addons/web.yaml");
-    cluster.kubectl(&["apply", "-f", web])?;
-    cluster.kubectl(&["rollout", "status", "ds/web", "--timeout=180s"])?;
+    cluster.kubectl(&["apply", "-f", WEB])?;
+    cluster.kubectl(&["rollout", "status", "ds/web", "--timeout=180s"]).map(drop)
+}
+
+/// Runs a web server on each node and calls it in every way there is.
+pub(crate) fn works_between_all_hosts(cluster: &Cluster) -> Result<()> {
+    runs_a_web_server_on_each(cluster)?;
     let columns = "custom-columns=N:.metadata.name,I:.status.podIP";
     let listed = cluster.kubectl(&["get", "pods", "-l", "app=web", "--no-headers", "-o", columns])?;
     let pods: Vec<(&str, &str)> = listed
@@ -51,7 +57,7 @@ pub(crate) fn works_between_all_hosts(cluster: &Cluster) -> Result<()> {
             Ok(String::new())
         })?;
     }
-    cluster.kubectl(&["delete", "-f", web, "--wait=false"])?;
+    cluster.kubectl(&["delete", "-f", WEB, "--wait=false"])?;
     Ok(())
 }
 
