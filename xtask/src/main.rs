@@ -5,6 +5,7 @@ mod bench;
 mod bundle;
 mod checks;
 mod demo;
+mod operations;
 mod phase;
 mod setup;
 mod soak;
@@ -80,6 +81,8 @@ enum Bench {
         #[arg(long, value_delimiter = ',', default_values_t = [1, 3])]
         hosts: Vec<usize>,
     },
+    /// What is done to a running cluster of three control planes: times and channels
+    Operations,
 }
 
 fn main() -> ExitCode {
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
         Task::Demo { destroy: true } => demo::destroy(),
         Task::Judge => demo::judge_hosts(),
         Task::Bench(Bench::Up { rounds, hosts }) => bench::up(rounds, &hosts),
+        Task::Bench(Bench::Operations) => operations::operations(),
         Task::Test { seed } => checks::all(seed),
         Task::Soak { parts, minutes, seed } => soak::soak(&parts, minutes, seed),
     };
