@@ -1,4 +1,9 @@
 //! The node-local balancer: every host without an API server reaches all of them on its own 127.0.0.1:6443.
+//!
+//! Everything on the host, the kubelet among it, asks through it: other certificates are taken up by the running program, whose
+//! sockets stay open. A container that is started anew leaves the host without any API server for ten seconds and more.
+
+use std::collections::BTreeMap;
 
 use serde_json::json;
 
@@ -7,6 +12,8 @@ use crate::config::Profile;
 use crate::model::Access;
 use crate::model::Component;
 use crate::model::Content;
+use crate::model::Digest;
+use crate::model::Effect;
 use crate::render::draft::Draft;
 use crate::render::pod;
 use crate::render::pod::Mount;
@@ -17,6 +24,7 @@ use crate::secrets::LeafId;
 use crate::secrets::LeafName;
 
 const FOLDER: &str = "/etc/kubernetes/balancer";
+const RELOAD: &str = "/opt/bastide/reload-balancer";
 /// Failed checks until a server is left. Leaving one ends its sessions, so that one slow answer must not be enough.
 const FALL: u32 = 3;
 
@@ -27,8 +35,9 @@ fn interval(cluster: &Cluster) -> u32 {
     (2 + hosts / 50).min(12)
 }
 
-/// Seconds that an ending API server goes on serving while /readyz already fails: longer than any balancer needs to
-/// leave it, which is one interval and then a second for each further failure.
+/// Seconds that an ending API server goes on serving while /readyz already fails: longer than a balancer of the same pace needs to
+/// leave it, which is one interval and then a second for each further failure. Our own leave it later: it then tells its clients
+/// itself to go elsewhere (GOAWAY) and lets what is in flight end, where leaving it would cut that off.
 pub(super) fn shutdown_delay(cluster: &Cluster) -> u32 {
     if cluster.nodes.iter().all(|node| node.roles.control_plane()) {
         // No balancer anywhere; clients outside may still have to go elsewhere.
@@ -73,12 +82,34 @@ pub(super) fn render(draft: &mut Draft<'_, '_>) {
         grace_seconds: 5,
         probes: pod::probes("127.0.0.1", 6444, "HTTP", Some("/healthz"), Some("/healthz")),
     };
-    let restart = draft.digests(&[
+    draft.pod(Component::Balancer, pod, &BTreeMap::new());
+    reloads(draft);
+}
+
+/// Places the unit that makes the running program read its files.
+fn reloads(draft: &mut Draft<'_, '_>) {
+    let crictl = draft.package(Component::System, "crictl", &["crictl"]);
+    let script = draft.rendered(
+        Component::Balancer,
+        RELOAD,
+        Access::root(0o700),
+        "reload-balancer.sh",
+        &json!({"crictl": format!("{crictl}/crictl")}),
+    );
+    let unit = draft.rendered(
+        Component::Balancer,
+        "/etc/systemd/system/bastide-balancer.service",
+        Access::root(0o600),
+        "balancer.service",
+        &json!({"script": RELOAD}),
+    );
+    let files = draft.digests(&[
         "/etc/kubernetes/balancer/ca.crt",
         "/etc/kubernetes/balancer/haproxy.cfg",
         "/etc/kubernetes/balancer/health-check.pem",
     ]);
-    draft.pod(Component::Balancer, pod, &restart);
+    let inputs: Vec<Digest> = [script, unit].into_iter().chain(files.into_values()).collect();
+    draft.unit(Component::Balancer, "bastide-balancer.service", Effect::Restart, &inputs);
 }
 
 /// The certificate of the health checks, where there is one: without anonymous access they need it.

@@ -29,6 +29,8 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("modules.conf", include_str!("../../templates/modules.conf.hbs")),
     ("scope.conf", include_str!("../../templates/scope.conf.hbs")),
     ("shutdown.service", include_str!("../../templates/shutdown.service.hbs")),
+    ("balancer.service", include_str!("../../templates/balancer.service.hbs")),
+    ("reload-balancer.sh", include_str!("../../templates/reload-balancer.sh.hbs")),
     ("shutdown.sh", include_str!("../../templates/shutdown.sh.hbs")),
     ("static-pod.yaml", include_str!("../../templates/static-pod.yaml.hbs")),
     ("sysctl.conf", include_str!("../../templates/sysctl.conf.hbs")),

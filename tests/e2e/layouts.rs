@@ -29,6 +29,8 @@ fn roles_apart_and_hosts_out_of_reach() -> Result<()> {
     // The worker reaches the API server by its own balancer.
     cluster.host("h3").ssh("grep -q 'https://127.0.0.1:' /etc/kubernetes/kubelet.conf && pidof haproxy")?;
 
+    other_certificates_do_not_interrupt_the_balancer(&cluster)?;
+
     // A worker that does not answer does not keep the others from what is to be done.
     for name in ["h1", "h3"] {
         cluster.host(name).ssh("rm /etc/crictl.yaml")?;
@@ -64,6 +66,33 @@ fn roles_apart_and_hosts_out_of_reach() -> Result<()> {
     }
     cluster.assert_plans_nothing();
     no_member_is_added_by_the_way(&mut cluster)
+}
+
+/// The same program goes on with the same sockets, and another process of it has read the files.
+fn other_certificates_do_not_interrupt_the_balancer(cluster: &Cluster) -> Result<()> {
+    let host = cluster.host("h3");
+    let crictl = "export PATH=$PATH:$(dirname $(find /opt/bastide -name crictl | head -1))";
+    let container = format!("{crictl}; crictl ps -q --name '^haproxy$'");
+    let files = "sha256sum < /etc/kubernetes/balancer/health-check.pem";
+    // The master, then its workers, newest last.
+    let processes = "ps -o pid=,lstart= --sort=start_time -C haproxy";
+    let (id, pem, before) = (host.ssh(&container)?, host.ssh(files)?, host.ssh(processes)?);
+    // One connection a tenth of a second; a refusal ends the loop, and the file stays away.
+    host.ssh(
+        "cat > /run/ask.sh <<'end'\nuntil [ -e /run/ask-stop ]; do timeout 5 bash -c ': < /dev/tcp/127.0.0.1/6443' || exit 1; sleep 0.1; done\n\
+         touch /run/ask-well\nend\nsystemd-run --quiet --unit ask sh /run/ask.sh",
+    )?;
+    let renewed = cluster.bastide(&["rotate-certs", "--service", "balancer", "--yes"])?;
+    assert_eq!(renewed.code, Some(0), "{renewed}");
+    host.ssh("touch /run/ask-stop")?;
+    host.until("[ -e /run/ask-well ]", Duration::from_secs(10))?;
+    assert_ne!(host.ssh(files)?, pem);
+    assert_eq!(host.ssh(&container)?, id, "the balancer's container was started anew");
+    let after = host.ssh(processes)?;
+    assert_eq!(after.lines().next(), before.lines().next(), "the master is another one:\n{before}\n{after}");
+    assert_ne!(after.lines().last(), before.lines().last(), "nobody has read the files:\n{before}\n{after}");
+    cluster.assert_plans_nothing();
+    Ok(())
 }
 
 /// A changed set of etcd or control-plane hosts is refused whole, before anything is written (design 11.7).

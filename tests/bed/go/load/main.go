@@ -24,6 +24,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -225,7 +226,10 @@ func (l *load) ask(ctx context.Context, pause time.Duration) {
 				list, err := secrets.List(ctx, meta.ListOptions{})
 				if err == nil {
 					for _, secret := range list.Items {
-						names = append(names, secret.Name)
+						// Those of a load come and go.
+						if !strings.HasPrefix(secret.Name, "own-") {
+							names = append(names, secret.Name)
+						}
 					}
 				}
 				return err
