@@ -361,11 +361,37 @@ mod tests {
         assert!(Source::file(&renamed, &identity, true).is_err(), "an old snapshot under a new name");
         let other = Identity::generate(&ClusterId("c2".to_owned())).unwrap();
         assert!(Source::file(&path, &other, true).is_err(), "another cluster's");
-        let mut flipped = std::fs::read(&path).unwrap();
-        let middle = flipped.len() / 2;
-        flipped[middle] ^= 1;
-        std::fs::write(&path, flipped).unwrap();
-        assert!(Source::file(&path, &identity, true).is_err(), "damaged");
+    }
+
+    /// A restore has its source before it stops anything: what is refused here stops nothing.
+    #[test]
+    fn a_snapshot_that_was_changed_anywhere_gives_a_restore_nothing() {
+        let identity = Identity::generate(&ClusterId("c1".to_owned())).unwrap();
+        let mut database = database(300);
+        database.extend_from_slice(&sha2::Sha256::digest(&database));
+        let (_folder, path) = sealed(&identity, "nightly.snapshot", &database);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let refused = |bytes: &[u8], what: &str| {
+            std::fs::write(&path, bytes).unwrap();
+            // Not even for whoever believes a plain database.
+            for accept_foreign in [false, true] {
+                assert!(Source::file(&path, &identity, accept_foreign).is_err(), "{what}");
+            }
+        };
+        let step = (bytes.len() / 200).max(1);
+        let places: Vec<_> = (0..bytes.len()).step_by(step).collect();
+        assert!(places.len() >= 200, "{} places of {} bytes", places.len(), bytes.len());
+        for at in places {
+            let bit = 1 << (at % 8);
+            bytes[at] ^= bit;
+            refused(&bytes, &format!("bit {bit:#x} of byte {at} was flipped"));
+            bytes[at] ^= bit;
+        }
+        for length in (0..bytes.len()).step_by(step * 4).chain([bytes.len() - 1]) {
+            refused(&bytes[..length], &format!("cut off after {length} bytes"));
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(Source::file(&path, &identity, false).is_ok());
     }
 
     #[test]
