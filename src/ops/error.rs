@@ -88,6 +88,18 @@ pub enum OpsError {
     /// Every reason not to begin.
     #[error("{}", list(.0))]
     Refused(Vec<Refusal>),
+    /// A run that died before its first revision, or a plan that was saved, made the state.
+    #[error("{} holds no revision of this cluster yet", folder.display())]
+    NothingBegun {
+        /// The state folder.
+        folder: PathBuf,
+    },
+    /// Hosts whose keys do not make a whole.
+    #[error("the cluster cannot be taken over from its hosts, and nothing was changed:\n{}", reasons.join("\n"))]
+    NotTakenOver {
+        /// One sentence each.
+        reasons: Vec<String>,
+    },
     /// Hosts carry a cluster, and the state that made it is not here.
     #[error(
         "{} carry cluster {name}, and its state is not in {}",

@@ -83,6 +83,12 @@ impl Kept {
         self.store.as_ref().ok_or_else(|| StoreError::NoState { folder: self.folder.clone() }.into())
     }
 
+    /// The keys of the newest revision, without which there is nothing to do for most commands.
+    pub(super) fn secrets(&self) -> Result<&Secrets, OpsError> {
+        self.store()?;
+        self.secrets.as_ref().ok_or_else(|| OpsError::NothingBegun { folder: self.folder.clone() })
+    }
+
     /// Reads what the store's history ends in.
     pub(super) fn load(&mut self) -> Result<(), OpsError> {
         let Some(store) = &self.store else { return Ok(()) };

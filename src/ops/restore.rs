@@ -38,7 +38,6 @@ use crate::route::restore as route;
 use crate::secrets;
 use crate::secrets::Entropy as _;
 use crate::secrets::SystemEntropy;
-use crate::store::StoreError;
 
 /// Port on which members speak to each other.
 const PEER_PORT: u16 = 2380;
@@ -154,8 +153,8 @@ async fn begin(
     let open = restored::unfinished(&history);
     let goes_on = open.is_some();
     let mut origin = origin(wanted, &mut kept, &site, &local, options, goes_on, &**talk).await?;
-    let no_state = || StoreError::NoState { folder: kept.folder.clone() };
-    let birth = &mut kept.secrets.as_mut().ok_or_else(no_state)?.etcd;
+    let nothing = || OpsError::NothingBegun { folder: kept.folder.clone() };
+    let birth = &mut kept.secrets.as_mut().ok_or_else(nothing)?.etcd;
     let without = prepare::without(invocation)?;
     let same = route::made_from(&birth.token, &origin.seed);
     if let Some(open) = open.filter(|open| !same || restored::is_late(open) != rejoin) {

@@ -173,7 +173,8 @@ pub async fn rekey(
     let now = prepare::now();
     let local = Local::read(invocation)?;
     let mut kept = Kept::open(&local.path, &local.cluster, &**talk)?;
-    kept.store()?;
+    // Before any host is asked.
+    kept.secrets()?;
     let fleet = prepare::fleet(&local, invocation, talk).await?;
     let scopes: BTreeMap<_, _> = local.cluster.nodes.iter().map(|node| (node.name.clone(), Scope::default())).collect();
     let seen = prepare::look(&fleet, &scopes).await?;

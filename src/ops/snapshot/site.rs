@@ -33,7 +33,6 @@ use crate::secrets::LeafId;
 use crate::secrets::LeafName;
 use crate::snapshot::ENDING;
 use crate::store::Store;
-use crate::store::StoreError;
 
 /// Where snapshots lie on every etcd host.
 const FOLDER: &str = "/var/lib/bastide/snapshots";
@@ -65,17 +64,17 @@ impl Site {
     pub(in crate::ops) async fn open(invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<Self, OpsError> {
         let local = Local::read(invocation)?;
         let kept = Kept::open(&local.path, &local.cluster, &**talk)?;
-        kept.store()?;
+        // Before any host is asked.
+        kept.secrets()?;
         let fleet = prepare::fleet(&local, invocation, talk).await?;
         Self::beside(&local.cluster, &kept, fleet)
     }
 
     /// On a state and connections that a command has opened already.
     pub(in crate::ops) fn beside(cluster: &Cluster, kept: &Kept, fleet: Fleet<RealHost>) -> Result<Self, OpsError> {
-        let nothing = || OpsError::Store(StoreError::NoState { folder: kept.folder.clone() });
-        let (Some(desired), Some(secrets)) = (kept.reached.clone().or(kept.newest.clone()), &kept.secrets) else {
-            return Err(nothing());
-        };
+        let secrets = kept.secrets()?;
+        let nothing = || OpsError::NothingBegun { folder: kept.folder.clone() };
+        let desired = kept.reached.clone().or(kept.newest.clone()).ok_or_else(nothing)?;
         let trust = secrets.authorities.get(&AuthorityName::Etcd).map(AuthoritySet::trust_bundle).unwrap_or_default();
         let credentials = desired.hosts.iter().filter(|(_, host)| host.roles.etcd()).filter_map(|(name, _)| {
             let leaf = secrets.leaves.get(&LeafId::of(LeafName::EtcdHealthcheck, name))?;
@@ -83,7 +82,7 @@ impl Site {
             Some((name.clone(), Credentials { authorities: trust.clone(), certificate, key }))
         });
         let credentials = credentials.collect();
-        let store = kept.store.as_ref().ok_or_else(nothing)?.again()?;
+        let store = kept.store()?.again()?;
         let backup = &cluster.services.etcd.backup;
         let depot = backup.bucket.as_ref().map(|bucket| Depot {
             place: Place::Bucket { url: bucket.address.to_string() },
