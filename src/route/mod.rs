@@ -9,6 +9,7 @@ mod exchange;
 pub mod restore;
 mod retarget;
 mod rotate;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -30,6 +31,9 @@ pub use rotate::Renewal;
 pub use rotate::Service;
 pub use rotate::renewed_leaves;
 pub use rotate::replace_kubelet_pairs;
+pub use takeover::Files;
+pub use takeover::Places;
+pub use takeover::taken_over;
 pub use walk::Blocked;
 pub use walk::Stop;
 pub use walk::walk;

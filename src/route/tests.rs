@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod exchange;
+mod takeover;
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;

@@ -39,7 +39,7 @@ pub enum AuthorityName {
 pub struct AuthoritySet {
     /// Certificate (PEM) that issues.
     pub certificate: String,
-    /// Its key (PKCS#8 PEM).
+    /// Its key (PKCS#8 PEM); empty where it is lost, see [`AuthoritySet::is_lost`].
     pub key: Content,
     /// Further accepted certificates (PEM), none outside a rotation.
     pub also_accepted: Vec<String>,
@@ -62,6 +62,12 @@ pub struct OtherAuthority {
 }
 
 impl AuthoritySet {
+    /// Whether a key of this set is nowhere any more: the cluster was taken over from its hosts, which hold no such key. What it
+    /// signed is kept as long as it is accepted; nothing is issued from it.
+    pub fn is_lost(&self) -> bool {
+        self.key.is_empty() || self.other.as_ref().is_some_and(|other| other.key.is_empty())
+    }
+
     /// All accepted certificates, the issuing one first.
     pub fn accepted(&self) -> impl Iterator<Item = &String> {
         std::iter::once(&self.certificate).chain(&self.also_accepted)

@@ -140,7 +140,8 @@ pub(crate) enum Verdict<'a> {
     Issue(Why),
 }
 
-/// Whether a kept leaf still does what `template` asks for, at `now` and for `margin` seconds more.
+/// Whether a kept leaf still does what `template` asks for, at `now` and for `margin` seconds more. One whose authority is lost
+/// does until another authority issues: there is nothing else.
 pub(crate) fn due<'a>(
     kept: Option<&'a Leaf>,
     template: &Template,
@@ -150,6 +151,9 @@ pub(crate) fn due<'a>(
 ) -> Verdict<'a> {
     let Some(leaf) = kept else { return Verdict::Issue(Why::Missing) };
     let Some(seen) = Seen::read(&leaf.certificate) else { return Verdict::Issue(Why::Unreadable) };
+    if authority.is_lost() && inspect::signed_by_any(&leaf.certificate, set.accepted()) {
+        return Verdict::Keep(leaf);
+    }
     if seen.not_after <= now {
         return Verdict::Issue(Why::Expired);
     }

@@ -19,6 +19,12 @@ pub enum SecretsError {
     /// An authority's certificate or key cannot be read.
     #[error("the {0} authority is unreadable")]
     AuthorityUnreadable(AuthorityName),
+    /// An authority's key is nowhere any more; another one has to take its place.
+    #[error(
+        "the key of the {0} authority is lost, so nothing can be issued from it; `bastide state recover --without-identity` puts \
+         another authority in its place"
+    )]
+    AuthorityLost(AuthorityName),
     /// A certificate could not be made.
     #[error("the certificate {leaf} cannot be issued: {reason}")]
     Issue {

@@ -27,26 +27,37 @@ use crate::secrets::leaf::BACKDATED;
 use crate::secrets::leaf::San;
 use crate::secrets::leaf::Template;
 
-/// An authority that is ready to sign.
+/// An authority that is ready to sign, or one whose key is lost.
 pub(crate) struct Authority {
-    issuer: Issuer<'static, KeyPair>,
+    name: AuthorityName,
+    /// None where the key is lost.
+    issuer: Option<Issuer<'static, KeyPair>>,
     not_after: i64,
 }
 
 impl Authority {
-    /// Reads the issuing certificate and its key. Expired ones are refused: nobody would accept what they sign.
+    /// Reads the issuing certificate and its key, where that is not lost. Expired ones are refused: nobody would accept what they
+    /// sign.
     pub(crate) fn read(name: AuthorityName, set: &AuthoritySet, now: i64) -> Result<Self, SecretsError> {
         let unreadable = || SecretsError::AuthorityUnreadable(name);
         let seen = inspect::Seen::read(&set.certificate).ok_or_else(unreadable)?;
         if seen.not_after <= now {
             return Err(SecretsError::AuthorityExpired(name));
         }
+        if set.key.is_empty() {
+            return Ok(Self { name, issuer: None, not_after: seen.not_after });
+        }
         let signing = key::read(&set.key).ok_or_else(unreadable)?;
         if seen.public_key != rcgen::PublicKeyData::subject_public_key_info(&signing) {
             return Err(unreadable());
         }
         let issuer = Issuer::from_ca_cert_pem(&set.certificate, signing).map_err(|_| unreadable())?;
-        Ok(Self { issuer, not_after: seen.not_after })
+        Ok(Self { name, issuer: Some(issuer), not_after: seen.not_after })
+    }
+
+    /// Whether it signs nothing more.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.issuer.is_none()
     }
 
     /// When a leaf of `lifetime` that is issued now ends: never later than its authority.
@@ -78,7 +89,7 @@ pub(crate) fn authority(
 }
 
 /// The certificate of `new` (same subject, same key) signed by `old`, whose set is `old_set`. None where that one's own
-/// certificate says that no authority may follow it in a chain: nobody would accept it.
+/// certificate says that no authority may follow it in a chain (nobody would accept it), and where its key is lost.
 pub(crate) fn cross_signed(
     new: &AuthoritySet,
     (old, old_set): (&Authority, &AuthoritySet),
@@ -86,6 +97,7 @@ pub(crate) fn cross_signed(
     entropy: &mut dyn Entropy,
 ) -> Result<Option<String>, SecretsError> {
     let unreadable = || SecretsError::Unreadable("an authority's certificate cannot be read");
+    let Some(issuer) = &old.issuer else { return Ok(None) };
     if !inspect::may_precede_authorities(&old_set.certificate).ok_or_else(unreadable)? {
         return Ok(None);
     }
@@ -95,7 +107,7 @@ pub(crate) fn cross_signed(
     let mut parameters = authority_parameters(&seen.common_name, now, end, 0, entropy)?;
     parameters.use_authority_key_identifier_extension = true;
     let certificate = parameters
-        .signed_by(&own, &old.issuer)
+        .signed_by(&own, issuer)
         .map_err(|error| SecretsError::Issue { leaf: seen.common_name, reason: error.to_string() })?;
     Ok(Some(certificate.pem()))
 }
@@ -125,6 +137,7 @@ pub(crate) fn leaf(
     entropy: &mut dyn Entropy,
 ) -> Result<Leaf, SecretsError> {
     let wrong = |reason: String| SecretsError::Issue { leaf: what.to_owned(), reason };
+    let issuer = authority.issuer.as_ref().ok_or(SecretsError::AuthorityLost(authority.name))?;
     let own = key::generate(algorithm, entropy)?;
     let not_after = authority.end(template.lifetime, now);
     let mut parameters = parameters(&template.common_name, now, not_after, entropy)?;
@@ -152,7 +165,7 @@ pub(crate) fn leaf(
             ),
         });
     }
-    let certificate = parameters.signed_by(&own, &authority.issuer).map_err(|error| wrong(error.to_string()))?;
+    let certificate = parameters.signed_by(&own, issuer).map_err(|error| wrong(error.to_string()))?;
     Ok(Leaf { certificate: certificate.pem(), key: key::pem(&own), not_after })
 }
 

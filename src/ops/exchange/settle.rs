@@ -149,7 +149,7 @@ impl<'a> Change<'a> {
             }
             let (accepted, dropped) = self.signers(authority);
             let all = accepted.iter().map(|signer| (signer, true)).chain(dropped.iter().map(|signer| (signer, false)));
-            for (signer, wanted) in all {
+            for (signer, wanted) in all.filter(|(signer, _)| signer.can_be_tried()) {
                 match signer.is_accepted(host, address, target, self.prepared.now).await {
                     Ok(seen) if seen == wanted => {}
                     Ok(true) => {
@@ -233,7 +233,7 @@ impl<'a> Change<'a> {
         };
         let mut reasons = Vec::new();
         for address in api.pod_addresses("kube-system", "k8s-app=metrics-server").await? {
-            for signer in &dropped {
+            for signer in dropped.iter().filter(|signer| signer.can_be_tried()) {
                 if self.metrics_server_believes(&**host, address, name, signer).await? {
                     reasons.push("metrics-server still believes the old front-proxy authority".to_owned());
                 }

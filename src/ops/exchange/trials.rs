@@ -30,7 +30,7 @@ pub(super) struct Signer {
     key: Content,
 }
 
-/// Both authorities of a set, as far as their keys are there.
+/// Both authorities of a set.
 pub(super) fn signers(name: AuthorityName, set: &AuthoritySet) -> Vec<Signer> {
     let own = Signer { name, certificate: set.certificate.clone(), key: set.key.clone() };
     let other =
@@ -48,6 +48,11 @@ pub(super) struct Place<'a> {
 }
 
 impl Signer {
+    /// Whether anybody can be asked with a certificate from it: not where its key is lost.
+    pub(super) fn can_be_tried(&self) -> bool {
+        !self.key.is_empty()
+    }
+
     /// Whether the API server at `address` knows whom this authority made a certificate for.
     pub(super) async fn is_accepted<H: Host>(
         &self,

@@ -30,6 +30,7 @@ use crate::route::Exchange;
 use crate::route::ExchangeLeg;
 use crate::secrets;
 use crate::secrets::AuthorityName;
+use crate::secrets::AuthoritySet;
 use crate::secrets::Secrets;
 use crate::secrets::SystemEntropy;
 
@@ -105,7 +106,7 @@ pub async fn exchange(
         let first = before::look(&mut prepared, &next, options).await?;
         let errand = Errand {
             why: next.exchange.words(next.leg),
-            barrier: next.barrier.clone().or_else(|| (last && options.distrust_old).then(|| barrier(&next.exchange))),
+            barrier: next.barrier.clone().or_else(|| barrier(&next, options, &prepared.target.secrets)),
             config: Some(next.config),
             yes: options.yes,
             timings: options.timings,
@@ -126,12 +127,17 @@ pub async fn exchange(
     }
 }
 
-/// What nobody walks back over once the old one is not to be believed any more.
-fn barrier(exchange: &Exchange) -> Barrier {
-    Barrier {
+/// What nobody walks back over: once the old one is not to be believed any more, or where nobody can issue from it.
+fn barrier(next: &Next, options: &ExchangeOptions, target: &Secrets) -> Option<Barrier> {
+    let exchange = &next.exchange;
+    if next.leg == ExchangeLeg::Issue && target.authorities.values().any(AuthoritySet::is_lost) {
+        let why = format!("{exchange}: the key of the old one is lost, so that nothing can be issued from it");
+        return Some(Barrier { name: "authority-lost".to_owned(), why });
+    }
+    (next.leg == ExchangeLeg::Drop && options.distrust_old).then(|| Barrier {
         name: "old-distrusted".to_owned(),
         why: format!("{exchange}: the old one is not to be believed any more"),
-    }
+    })
 }
 
 /// The last reached target with the keys of the next leg; that of a leg that was begun, where one was.
