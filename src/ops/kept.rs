@@ -166,10 +166,35 @@ impl Kept {
             }
             return Ok(lock);
         }
+        self.make(cluster, &secrets.cluster, None, no_identity_backup, holder, talk)
+    }
+
+    /// Makes the store of the cluster `id`, with the identity that an earlier try has made, or else a new one.
+    pub(super) fn make(
+        &mut self,
+        cluster: &Cluster,
+        id: &ClusterId,
+        made: Option<Identity>,
+        no_identity_backup: bool,
+        holder: &LockHolder,
+        talk: &dyn Talk,
+    ) -> Result<FolderLock, OpsError> {
         let recipients = Recipients::parse(&cluster.options.recipients)?;
-        let (protection, backup) = protection(cluster, &recipients, no_identity_backup, talk)?;
-        let identity = Identity::generate(&secrets.cluster)?;
-        let path = identity.save(&store::identities_folder()?, &protection)?;
+        let folder = store::identities_folder()?;
+        let (identity, path, backup) = if let Some(identity) = made {
+            let path = store::identity_path(&folder, id);
+            let backup = match (recipients.is_empty(), store::is_protected(&path)?) {
+                (false, _) => Backup::Recipients,
+                (true, true) => Backup::Passphrase,
+                (true, false) => Backup::None,
+            };
+            (identity, path, backup)
+        } else {
+            let (protection, backup) = protection(cluster, &recipients, no_identity_backup, talk)?;
+            let identity = Identity::generate(id)?;
+            let path = identity.save(&folder, &protection)?;
+            (identity, path, backup)
+        };
         let (store, lock) =
             Store::create(&self.folder, &cluster.name, identity, recipients, backup, holder.since, holder)?;
         talk.warn(&format!(

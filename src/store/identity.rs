@@ -23,6 +23,8 @@ use crate::store::seal;
 use crate::store::seal::Closed;
 use crate::store::seal::Unsigned;
 
+/// How an identity's file begins that a passphrase protects.
+const ARMORED: &[u8] = b"-----BEGIN AGE ENCRYPTED FILE-----";
 const SIGNING: &str = "# bastide signing key: ";
 const SIGNER: &str = "# bastide signer: ";
 const CLUSTER: &str = "# bastide cluster: ";
@@ -59,6 +61,12 @@ pub fn identities_folder() -> Result<PathBuf, StoreError> {
 /// The file of one cluster's identity.
 pub fn identity_path(folder: &Path, cluster: &ClusterId) -> PathBuf {
     folder.join(format!("{cluster}.txt"))
+}
+
+/// Whether a passphrase protects the identity in this file.
+pub fn is_protected(path: &Path) -> Result<bool, StoreError> {
+    let bytes = std::fs::read(path).map(Zeroizing::new).map_err(|error| StoreError::io(path, "reading", &error))?;
+    Ok(bytes.starts_with(ARMORED))
 }
 
 impl Identity {
@@ -119,7 +127,7 @@ impl Identity {
             }
             Err(error) => return Err(StoreError::io(path, "reading", &error)),
         };
-        let text = if bytes.starts_with(b"-----BEGIN AGE ENCRYPTED FILE-----") {
+        let text = if bytes.starts_with(ARMORED) {
             let passphrase = ask(path).ok_or_else(|| StoreError::PassphraseMissing { path: path.to_owned() })?;
             unlocked(&bytes, &secret(&passphrase), path)?
         } else {

@@ -17,6 +17,7 @@ mod pack;
 mod prune;
 mod rekey;
 mod seal;
+mod takeover;
 #[cfg(test)]
 mod tests;
 
@@ -47,6 +48,7 @@ pub use identity::Identity;
 pub use identity::Protection;
 pub use identity::identities_folder;
 pub use identity::identity_path;
+pub use identity::is_protected;
 pub use journal::Journal;
 pub use journal::JournalLine;
 pub use journal::Outcome;
@@ -56,3 +58,4 @@ pub use prune::Pruned;
 pub use seal::Closed;
 pub use seal::Recipients;
 pub use seal::Unsigned;
+pub use takeover::set_aside;

@@ -9,3 +9,4 @@ mod journal;
 mod kill;
 mod prune;
 mod support;
+mod takeover;
