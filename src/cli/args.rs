@@ -1,6 +1,7 @@
 //! The command line. The doc comments are the help texts.
 
 mod past;
+mod state;
 
 use std::path::PathBuf;
 
@@ -18,6 +19,9 @@ pub(super) use past::History;
 pub(super) use past::HistoryVerb;
 pub(super) use past::Rollback;
 pub(super) use past::RotateCerts;
+pub(super) use state::State;
+pub(super) use state::TakeOver;
+pub(super) use state::Util;
 
 /// Provisions hardened, highly available Kubernetes clusters over SSH, from an RKE cluster.yml
 ///
@@ -280,64 +284,6 @@ pub(super) struct Output {
     /// How it is printed
     #[arg(short, long, value_enum, default_value_t)]
     pub output: OutputFormat,
-}
-
-/// `state`
-#[derive(Debug, Subcommand)]
-pub(super) enum State {
-    /// Rebuild the state folder from the sealed copy on a host, or from a file
-    Recover {
-        #[command(flatten)]
-        reach: Reach,
-        /// A control-plane or etcd host, by node name [default: whichever holds the newest copy]
-        #[arg(long, value_name = "HOST")]
-        host: Option<String>,
-        /// What `state export` wrote, or a snapshot, whose state is as old as it is; no host is asked
-        #[arg(long, value_name = "FILE", conflicts_with = "host")]
-        file: Option<std::path::PathBuf>,
-        /// The identity is lost: bring it back with the private key of one of bastide.state.recipients
-        #[arg(long, value_name = "FILE")]
-        recipient_key: Option<std::path::PathBuf>,
-        /// The signer that the first `up` printed; without it the host's word is taken
-        #[arg(long, value_name = "SIGNER", requires = "recipient_key")]
-        signer: Option<String>,
-    },
-    /// Read all of the state folder: is everything there, whole, and readable by nobody else?
-    ///
-    /// Asks no host and changes nothing. Exits with 1 where something is wrong.
-    Check(Output),
-    /// Write all of the state folder into one sealed and signed file
-    ///
-    /// It opens with the identity or one of the recipients, as the folder does; `state recover --file` makes the folder from it.
-    Export {
-        /// Where; nothing may be there yet
-        #[arg(value_name = "FILE")]
-        file: std::path::PathBuf,
-    },
-    /// Seal everything anew, to the bastide.state.recipients that cluster.yml names now
-    ///
-    /// Every sealed file in the folder is written anew and the old ones are removed; then the copies on all control-plane and etcd
-    /// hosts are replaced. The identity stays the same, and snapshots that were taken before stay as they are: docs/state.md says
-    /// what a former recipient keeps.
-    Rekey {
-        #[command(flatten)]
-        reach: Reach,
-        /// Where cluster.yml names no recipients any more: keep the identity without a second one
-        #[arg(long)]
-        no_identity_backup: bool,
-    },
-}
-
-/// `util`
-#[derive(Debug, Subcommand)]
-pub(super) enum Util {
-    /// `kubeconfig`
-    GetKubeconfig,
-    /// `state recover`
-    GetStateFile {
-        #[command(flatten)]
-        reach: Reach,
-    },
 }
 
 /// `hosts`

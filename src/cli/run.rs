@@ -12,6 +12,7 @@ use crate::cli::args::Hosts;
 use crate::cli::args::OutputFormat;
 use crate::cli::args::Reach;
 use crate::cli::args::State;
+use crate::cli::args::TakeOver;
 use crate::cli::args::Util;
 use crate::cli::console;
 use crate::cli::console::Console;
@@ -25,6 +26,7 @@ use crate::ops::OpsError;
 use crate::ops::Overall;
 use crate::ops::Reached;
 use crate::ops::RemoveOptions;
+use crate::ops::TakeOverOptions;
 use crate::ops::Talk;
 use crate::ops::UpOptions;
 
@@ -135,10 +137,12 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
             console.settle();
             Ok(ended(&if silent.is_empty() { Reached::Wholly } else { Reached::Except(silent) }, console))
         }
-        Command::State(command) => state(command, &config, console, &talk).await,
+        Command::State(command) => state(command, &config, console, &talk, cancel).await,
         Command::Util(Util::GetStateFile { reach }) => {
-            let recover = State::Recover { reach, host: None, file: None, recipient_key: None, signer: None };
-            state(recover, &config, console, &talk).await
+            let take_over = TakeOver::default();
+            let recover =
+                State::Recover { reach, host: None, file: None, recipient_key: None, signer: None, take_over };
+            state(recover, &config, console, &talk, cancel).await
         }
         Command::Util(Util::GetKubeconfig) => {
             ops::write_kubeconfig(&alone("kubeconfig"), &Destination::Beside, "admin", 30, &*talk)?;
@@ -164,9 +168,23 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
     }
 }
 
-async fn state(command: State, config: &Path, console: &Arc<Console>, talk: &Arc<dyn Talk>) -> Result<u8, OpsError> {
+async fn state(
+    command: State,
+    config: &Path,
+    console: &Arc<Console>,
+    talk: &Arc<dyn Talk>,
+    cancel: &CancellationToken,
+) -> Result<u8, OpsError> {
     match command {
-        State::Recover { reach, host, file, recipient_key, signer } => {
+        State::Recover { reach, take_over, .. } if take_over.without_identity => {
+            let TakeOver { yes, cluster, no_identity_backup, .. } = take_over;
+            let options = TakeOverOptions { yes, cluster, no_identity_backup };
+            let invocation = invocation(config, &reach, "state recover");
+            let reached = Box::pin(ops::take_over(&invocation, &options, talk, cancel)).await?;
+            console.settle();
+            Ok(ended(&reached, console))
+        }
+        State::Recover { reach, host, file, recipient_key, signer, .. } => {
             let lost = recipient_key.map(|key| ops::LostIdentity { key, signer });
             let invocation = invocation(config, &reach, "state recover");
             print(&ops::recover(&invocation, &ops::RecoverOptions { host, file, lost }, talk).await?)?;

@@ -232,7 +232,9 @@ impl<W: Wire> Host for Machine<W> {
         let mut asked: String = paths.iter().map(|path| format!("{path}\n")).collect();
         asked.push_str("end\n");
         let output = self.wire.exec(self.call(READ, Vec::new(), Payload::Bytes(Content::new(asked)))).await?;
-        parse::contents(&output.stdout).ok_or_else(|| HostError::Unreadable {
+        // Keys may be among it: wiped when this returns.
+        let stdout = Content::new(output.stdout);
+        parse::contents(stdout.expose()).ok_or_else(|| HostError::Unreadable {
             host: self.name.clone(),
             reason: "the files did not come whole".to_owned(),
         })

@@ -73,8 +73,8 @@ pub trait Host: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), HostError>> + Send;
     /// The sealed state copy, where there is one.
     fn fetch_state(&self) -> impl Future<Output = Result<Option<Content>, HostError>> + Send;
-    /// What these files hold, of those that are there and not larger than 1 MiB. Only for files without a secret: what is
-    /// read here is meant to be shown.
+    /// What these files hold, of those that are there and not larger than 1 MiB. Some may be secret: whoever shows what was read
+    /// here knows that it is not.
     fn read(
         &self,
         paths: &BTreeSet<RemotePath>,

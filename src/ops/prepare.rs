@@ -273,7 +273,7 @@ fn guessed_names(cluster: &Cluster) -> BTreeMap<HostName, String> {
 }
 
 /// What the hosts call themselves. A host that does not answer keeps the name that its last target was rendered for.
-fn names(observed: &Observed, newest: Option<&Desired>) -> BTreeMap<HostName, String> {
+pub(super) fn names(observed: &Observed, newest: Option<&Desired>) -> BTreeMap<HostName, String> {
     let mut names: BTreeMap<_, _> =
         observed.hosts.iter().map(|(name, host)| (name.clone(), host.hostname.clone())).collect();
     for name in newest.iter().flat_map(|newest| newest.hosts.keys()) {

@@ -11,6 +11,7 @@ mod checks;
 mod encryption;
 mod faults;
 mod hosts;
+mod identity;
 mod kills;
 mod layouts;
 mod load;

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use anyhow::Result;
 use serde_json::Value;
 
+use crate::identity;
 use crate::restore;
 use crate::support::Cluster;
 use crate::support::Ended;
@@ -24,7 +25,8 @@ fn snapshots_hold_what_etcd_held_and_a_restore_brings_it_back() -> Result<()> {
     let cluster = cluster;
     snapshots_are_believed_only_as_they_were_taken(&cluster)?;
     restore::comes_back_from_a_sealed_snapshot(&cluster)?;
-    restore::comes_back_from_what_a_member_holds(&cluster)
+    restore::comes_back_from_what_a_member_holds(&cluster)?;
+    identity::comes_back_without_state_and_identity(&cluster)
 }
 
 /// The state in one file; and sealed to a recipient, who then brings it and the identity back.

@@ -37,6 +37,8 @@ pub(crate) enum Part {
     Keys,
     /// Authorities exchanged on one and on three hosts, by runs that die, and taken back
     Authorities,
+    /// Three hosts taken over without state and identity, by runs that die
+    Identity,
     /// The strict profile on three hosts, and the change from one profile to the other and back
     Strict,
     /// Three hosts on the older minor
@@ -85,6 +87,9 @@ impl Part {
             Self::Keys => of_soak("encryption::an_encryption_key_is_exchanged_by_runs_that_die_and_comes_back"),
             Self::Authorities => {
                 vec!["--no-fail-fast", "--test", "e2e", "--", "--ignored", "--test-threads=1", "authorities::"]
+            }
+            Self::Identity => {
+                of_soak("identity::three_hosts_are_taken_over_without_state_and_identity_by_runs_that_die")
             }
             Self::Strict => of_soak("soak::strict_profile"),
             Self::Older => of_soak("soak::three_hosts_on_the_older_minor"),
