@@ -10,6 +10,7 @@ use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
 
+use crate::cli::drill::Drill;
 use crate::cli::encrypt::Encrypt;
 use crate::cli::etcd::Etcd;
 pub(super) use past::Certs;
@@ -50,7 +51,8 @@ Exit codes:
   1    refused or failed; what, where and why is on stderr
   2    `plan`, `diff`: there are changes
   3    done, but for hosts that do not answer; the next run completes them
-  4    `status`, `etcd status`: something is degraded; `encrypt status`: more than one key is in use, or an API server differs
+  4    `status`, `etcd status`: something is degraded; `encrypt status`: more than one key is in use, or an API server differs;
+       `drill`: a limit is exceeded
   5    `status`: no control plane answers
   6    somebody else is at work on this cluster
   7    `up`: a change made a component ill; the cluster was taken back to where it was, and is well
@@ -148,6 +150,12 @@ pub(super) enum Command {
     /// etcd: its members, and snapshots of it
     #[command(subcommand)]
     Etcd(Etcd),
+    /// Rehearse a recovery: restore the newest snapshot for proof, on the clock
+    ///
+    /// Reads the snapshot as whoever lost everything else would, restores its database beside the cluster's etcd, and says how long
+    /// each step took and how much would be lost: age, and revisions against what etcd holds now. Changes nothing. Exits with 4 where
+    /// a limit is exceeded, 3 where some place of snapshots did not answer, 1 where nothing could be restored.
+    Drill(Drill),
     /// Encryption at rest: its keys, and what is encrypted with which
     #[command(subcommand)]
     Encrypt(Encrypt),

@@ -195,13 +195,13 @@ pub(super) struct Local {
     folder: Option<PathBuf>,
 }
 
-fn snapshot_name(text: &str) -> Result<SnapshotName, String> {
+pub(super) fn snapshot_name(text: &str) -> Result<SnapshotName, String> {
     let bare = text.strip_suffix(crate::snapshot::ENDING).unwrap_or(text);
     SnapshotName::new(bare).map_err(|error| error.to_string())
 }
 
 /// `72h` or `30d` in seconds.
-fn age(text: &str) -> Result<i64, String> {
+pub(super) fn age(text: &str) -> Result<i64, String> {
     let wrong = || format!("{text:?} is no age such as 72h or 30d");
     let (number, unit) = match (text.strip_suffix('h'), text.strip_suffix('d')) {
         (Some(hours), _) => (hours, 3_600),

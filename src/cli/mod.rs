@@ -3,6 +3,7 @@
 mod args;
 mod certs;
 mod console;
+mod drill;
 mod encrypt;
 mod error;
 mod etcd;

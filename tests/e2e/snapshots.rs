@@ -105,6 +105,7 @@ fn snapshots_are_believed_only_as_they_were_taken(cluster: &Cluster) -> Result<(
     assert!(proof["keys"].as_u64().is_some_and(|keys| keys > 50), "{proof}");
     assert!(proof["manifest"]["hash"].is_null() || proof["hash_equal"] == true, "{proof}");
     well(cluster, &["verify", "first", "--local", "here"])?;
+    a_drill_tells_time_and_loss(cluster)?;
     let zip = restore::saved_as_rke_does(cluster, "rke_etcd_snapshot")?;
     host.put(&zip, &format!("{FOLDER}/rke_etcd_snapshot.zip"))?;
     refused(cluster, &["verify", "rke_etcd_snapshot"], "--accept-foreign")?;
@@ -154,6 +155,27 @@ fn snapshots_are_believed_only_as_they_were_taken(cluster: &Cluster) -> Result<(
     let defragmented = cluster.bastide(&["etcd", "defrag"])?;
     assert_eq!(defragmented.code, Some(0), "{defragmented}");
     cluster.assert_plans_nothing();
+    Ok(())
+}
+
+/// Beside the running cluster, which has written since.
+fn a_drill_tells_time_and_loss(cluster: &Cluster) -> Result<()> {
+    let drill = |more: &[&str], code: i32| -> Result<Ended> {
+        let ended = cluster.bastide(&[&["drill"], more].concat())?;
+        anyhow::ensure!(ended.code == Some(code), "drill {more:?} did not end with {code}: {ended}");
+        Ok(ended)
+    };
+    cluster.kubectl(&["create", "namespace", "written-since"])?;
+    let limits = ["--max-age", "1h", "--max-lost", "100000", "--max-seconds", "600", "--output", "json"];
+    let seen: Value = serde_json::from_str(&drill(&limits, 0)?.stdout)?;
+    println!("drilled in {} s: {}", seen["seconds"], seen["steps"]);
+    assert_eq!((&seen["name"], &seen["host"]), (&Value::from("first"), &Value::from("h1")), "{seen}");
+    let (then, now) = (seen["revision"].as_u64(), seen["live_revision"].as_u64());
+    assert!(then.is_some() && then < now && seen["lost_revisions"].as_u64().is_some_and(|lost| lost > 0), "{seen}");
+    assert!(seen["keys"].as_u64().is_some_and(|keys| keys > 50) && seen["states"].as_u64() > Some(0), "{seen}");
+    let beyond = drill(&["--max-lost", "0"], 4)?;
+    assert!(beyond.stderr.contains("revisions were written since") && beyond.stdout.contains("loss: "), "{beyond}");
+    drill(&["--name", "second"], 1)?;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! Snapshots of etcd: taken, listed, proven, removed; on hosts, in a bucket, in a folder here.
 
+mod drill;
 mod list;
 pub(super) mod origin;
 pub(super) mod pipe;
@@ -9,6 +10,12 @@ mod shelf;
 mod site;
 mod verify;
 
+pub use drill::Drill;
+pub use drill::DrillLimits;
+pub use drill::DrillOptions;
+pub use drill::DrillStep;
+pub use drill::LastRestore;
+pub use drill::drill;
 pub use list::Listed;
 pub use list::Place;
 pub use list::Seen;

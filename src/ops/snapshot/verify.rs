@@ -64,20 +64,36 @@ pub async fn verify(
 ) -> Result<Proof, OpsError> {
     let site = Site::open(invocation, talk).await?;
     let listed = pick(&site, name, local, accept_foreign, &**talk).await?;
+    let place = copy_of(&listed, local.is_some(), in_bucket)?;
+    let run = holder(invocation, prepare::now())?.run;
+    prove(&site, &listed, place, on, run, &**talk).await
+}
+
+/// Which copy is read: the one in a folder here where that was named, the one in the bucket where that is wanted, else the first.
+pub(super) fn copy_of(listed: &Listed, is_local: bool, in_bucket: bool) -> Result<Place, OpsError> {
     let wanted = |place: &&Place| match place {
-        Place::Local { .. } => local.is_some(),
-        Place::Bucket { .. } => in_bucket && local.is_none(),
+        Place::Local { .. } => is_local,
+        Place::Bucket { .. } => in_bucket && !is_local,
         Place::Host { .. } => false,
     };
-    let place = match listed.places.iter().find(wanted).or_else(|| listed.places.first().filter(|_| !in_bucket)) {
-        Some(place) => place.clone(),
-        None => return Err(OpsError::Impossible(format!("there is no snapshot {name} in the bucket"))),
-    };
-    let run = holder(invocation, prepare::now())?.run;
+    let place = listed.places.iter().find(wanted).or_else(|| listed.places.first().filter(|_| !in_bucket));
+    place.cloned().ok_or_else(|| OpsError::Impossible(format!("there is no snapshot {} in the bucket", listed.name)))
+}
+
+/// Reads the copy at `place` to its end and restores it on `on`, or the first etcd host that answers.
+pub(super) async fn prove(
+    site: &Site,
+    listed: &Listed,
+    place: Place,
+    on: Option<&HostName>,
+    run: String,
+    talk: &dyn Talk,
+) -> Result<Proof, OpsError> {
+    let name = &listed.name;
     let found = site.keepers().find(|(host, _)| on.is_none_or(|on| on == *host));
     let (host, machine) = found.ok_or_else(|| OpsError::Impossible("no etcd host answers".to_owned()))?;
-    let image = etcd_image(&site, host)?;
-    let input = Origin::of(&site, &place, &listed)?;
+    let image = etcd_image(site, host)?;
+    let input = Origin::of(site, &place, listed)?;
     let broken = |source| OpsError::Snapshot { what: format!("snapshot {name} ({place})"), source: Box::new(source) };
     let zipped = if listed.foreign == Some("rke") {
         let found = tokio::task::block_in_place(|| input.open().map(find_zipped))?;
@@ -110,7 +126,7 @@ pub async fn verify(
         // A host that gave up breaks the pipe: its own words say more.
         (Err(SnapshotError::Io { .. }) | Ok(()), Err(error)) => Err(OpsError::Hosts(vec![error])),
         (Err(error), _) => Err(broken(error)),
-        (Ok(()), Ok(restored)) => judge(name, place, listed.manifest, host, &restored, begun),
+        (Ok(()), Ok(restored)) => judge(name, place, listed.manifest.clone(), host, &restored, begun),
     }
 }
 
