@@ -156,6 +156,11 @@ pub(super) enum Command {
     /// each step took and how much would be lost: age, and revisions against what etcd holds now. Changes nothing. Exits with 4 where
     /// a limit is exceeded, 3 where some place of snapshots did not answer, 1 where nothing could be restored.
     Drill(Drill),
+    /// Print the runbook of this cluster, for the night: Markdown with its own names, addresses, numbers and commands
+    ///
+    /// Made from cluster.yml alone, without asking a host and without a secret; the same file gives the same text. Print it, and keep it
+    /// where it can be read when this machine is gone.
+    Runbook,
     /// Encryption at rest: its keys, and what is encrypted with which
     #[command(subcommand)]
     Encrypt(Encrypt),

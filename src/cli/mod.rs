@@ -43,8 +43,12 @@ fn command() -> clap::Command {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use clap::Parser as _;
+
+    use super::Arguments;
     use super::command;
     use super::error;
+    use crate::render::tests::support;
 
     #[test]
     fn the_command_line_is_well_formed() {
@@ -67,6 +71,63 @@ mod tests {
         for page in wanted {
             let text = std::fs::read_to_string(folder.path().join(&page)).unwrap_or_default();
             assert!(text.contains(".SH SYNOPSIS") && text.contains(".SH DESCRIPTION"), "{page}");
+        }
+    }
+
+    /// The words of a shell's command line without anything but single quotes, up to a comment.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quoted, mut begun) = (Vec::new(), String::new(), false, false);
+        let mut chars = line.chars();
+        while let Some(char) = chars.next() {
+            match char {
+                '\'' => (quoted, begun) = (!quoted, true),
+                '\\' if !quoted => word.extend(chars.next()),
+                '#' if !quoted && !begun => break,
+                ' ' if !quoted => {
+                    if begun {
+                        words.push(std::mem::take(&mut word));
+                    }
+                    begun = false;
+                }
+                char => {
+                    word.push(char);
+                    begun = true;
+                }
+            }
+        }
+        if begun {
+            words.push(word);
+        }
+        words
+    }
+
+    #[test]
+    fn every_command_of_a_runbook_is_one() {
+        let bucket = "services:\n  etcd:\n    backup_config:\n      s3backupconfig:\n        {endpoint: s3.example.com, bucket_name: nightly, region: x}\n";
+        let more = [
+            "",
+            bucket,
+            "cluster_name: prod_1.eu\n",
+            "bastide: {state: {recipients: [age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa]}}\n",
+        ];
+        let mut seen = std::collections::BTreeSet::new();
+        for hosts in [support::ONE_HOST, support::THREE_HOSTS, support::SPLIT] {
+            for more in more {
+                let cluster = support::cluster(&format!("{more}{hosts}"));
+                let book = crate::ops::written_runbook(&cluster, "cluster.yml", "cluster.bastide");
+                let inline = book.split('`').skip(1).step_by(2).filter(|code| code.starts_with("bastide "));
+                let lines = book.lines().filter(|line| line.starts_with("bastide "));
+                for line in lines.chain(inline) {
+                    let words = words(line);
+                    let parsed = Arguments::try_parse_from(&words);
+                    assert!(parsed.is_ok(), "{line}\n{words:?}\n{}", parsed.unwrap_err());
+                    seen.insert(words[1..words.len().min(4)].join(" "));
+                }
+                assert_eq!(book.matches("```").count() % 2, 0, "{book}");
+            }
+        }
+        for verb in ["status", "up", "rollback", "certs check", "drill", "state recover"] {
+            assert!(seen.iter().any(|line| line.starts_with(verb)), "{verb} is nowhere in {seen:?}");
         }
     }
 

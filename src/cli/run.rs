@@ -150,6 +150,7 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
         }
         Command::Etcd(command) => crate::cli::etcd::run(command, &config, console, &talk, cancel).await,
         Command::Drill(drill) => crate::cli::drill::run(drill, &config, console, &talk).await,
+        Command::Runbook => print(&ops::runbook(&alone("runbook"))?).map(|()| 0),
         Command::Encrypt(command) => crate::cli::encrypt::run(command, &config, console, &talk, cancel).await,
         Command::Hosts(Hosts::Trust { yes, hosts }) => {
             ops::trust(&alone("hosts trust"), &hosts, yes, &talk).await?;

@@ -31,6 +31,7 @@ mod restore_source;
 mod restored;
 mod rollback;
 mod rotate;
+mod runbook;
 mod saved;
 mod snapshot;
 mod state;
@@ -86,6 +87,9 @@ pub use rollback::RollbackOptions;
 pub use rollback::rollback;
 pub use rotate::RotateOptions;
 pub use rotate::rotate;
+pub use runbook::runbook;
+#[cfg(test)]
+pub(crate) use runbook::written as written_runbook;
 pub use snapshot::Drill;
 pub use snapshot::DrillLimits;
 pub use snapshot::DrillOptions;
