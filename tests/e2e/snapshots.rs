@@ -26,7 +26,7 @@ fn snapshots_hold_what_etcd_held_and_a_restore_brings_it_back() -> Result<()> {
     snapshots_are_believed_only_as_they_were_taken(&cluster)?;
     restore::comes_back_from_a_sealed_snapshot(&cluster)?;
     restore::comes_back_from_what_a_member_holds(&cluster)?;
-    identity::comes_back_without_state_and_identity(&cluster)
+    identity::is_taken_over_only_when_nothing_opens(&cluster)
 }
 
 /// The state in one file; and sealed to a recipient, who then brings it and the identity back.
