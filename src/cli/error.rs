@@ -124,6 +124,9 @@ fn hints(error: &OpsError) -> Vec<String> {
         OpsError::Store(StoreError::PassphraseMissing { .. }) => hint(
             "run it on a terminal, where it is asked for; where nobody is to be asked, protect the identity by a second recipient instead (`bastide.state.recipients`, docs/state.md)",
         ),
+        OpsError::Store(StoreError::PluginMissing { program }) => {
+            vec![format!("install {program}, or take its recipient out of bastide.state.recipients")]
+        }
         OpsError::NoArtifacts => hint("write `bastide: {artifacts: {bundle: FOLDER}}`; docs/cluster-yml.md says more"),
         OpsError::OtherRelease { found, .. } => {
             vec![format!("write `kubernetes_version: {found}`, or name a bundle of the version you want")]

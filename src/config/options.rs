@@ -117,7 +117,9 @@ fn recipient(text: &str) -> Result<String, &'static str> {
     if text.starts_with("AGE-SECRET-KEY-") {
         return Err("this is a secret key: give its public half, which begins with age1, and consider it burnt");
     }
-    let looks_right = text.starts_with("age1") && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    // A plugin's name stands in its recipients: `age1yubikey1…`, `age1fido2-hmac1…`.
+    let looks_right =
+        text.starts_with("age1") && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-._".contains(&b));
     if looks_right || ["ssh-ed25519 ", "ssh-rsa "].iter().any(|kind| text.starts_with(kind)) {
         Ok(text.to_owned())
     } else {

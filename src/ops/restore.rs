@@ -97,7 +97,7 @@ pub async fn restore(
     if let (None, RestoreWay::Restore, Some(Wanted::File(path))) = (&kept.store, options.way, &options.snapshot)
         && state::is_snapshot(path)?
     {
-        let made = state::from_file(&local, path, None, invocation, &**talk)?;
+        let made = state::from_file(&local, path, None, invocation, talk)?;
         talk.warn(&format!("there was no state folder; the snapshot holds the one of its time: {}", made.trim_end()));
         kept = Kept::open(&local.path, &local.cluster, &**talk)?;
     }

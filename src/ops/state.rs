@@ -29,6 +29,7 @@ use crate::snapshot::SnapshotError;
 use crate::store;
 use crate::store::Backup;
 use crate::store::Examined;
+use crate::store::PluginTalk;
 use crate::store::PrivateFile;
 use crate::store::Protection;
 use crate::store::Recipients;
@@ -73,7 +74,7 @@ pub async fn recover(
 ) -> Result<String, OpsError> {
     let local = Local::read(invocation)?;
     if let Some(path) = &options.file {
-        return from_file(&local, path, options.lost.as_ref(), invocation, &**talk);
+        return from_file(&local, path, options.lost.as_ref(), invocation, talk);
     }
     let fleet = prepare::fleet(&local, invocation, talk).await?;
     let (name, copy, head) = match &options.host {
@@ -89,7 +90,7 @@ pub async fn recover(
         }
         None => newest_copy(&local, &fleet).await?,
     };
-    rebuild(&local, &copy, &head, &name, options.lost.as_ref(), invocation, &**talk)
+    rebuild(&local, &copy, &head, &name, options.lost.as_ref(), invocation, talk)
 }
 
 /// Whether bastide made this file as a snapshot.
@@ -103,7 +104,7 @@ pub(super) fn from_file(
     path: &Path,
     lost: Option<&LostIdentity>,
     invocation: &Invocation,
-    talk: &dyn Talk,
+    talk: &Arc<dyn Talk>,
 ) -> Result<String, OpsError> {
     let failed = |source| OpsError::local(path, source);
     let mut file = store::open_file(path)?;
@@ -123,6 +124,26 @@ pub(super) fn from_file(
     rebuild(local, &document, &head, &path.display(), lost, invocation, talk)
 }
 
+/// What a plugin asks, put to whoever is there.
+struct PluginQuestions(Arc<dyn Talk>);
+
+impl PluginTalk for PluginQuestions {
+    fn show(&self, message: &str) {
+        self.0.say(message);
+    }
+    fn confirm(&self, question: &str) -> Option<bool> {
+        self.0.confirm(question)
+    }
+    fn text(&self, question: &str) -> Option<String> {
+        self.0.ask(question)
+    }
+    fn secret(&self, question: &str) -> Option<Content> {
+        // Never the answer from before: a wrong PIN that is given again locks a key.
+        self.0.forget(question);
+        self.0.ask_secret(question, false)
+    }
+}
+
 fn rebuild(
     local: &Local,
     copy: &Content,
@@ -130,13 +151,14 @@ fn rebuild(
     from: &dyn std::fmt::Display,
     lost: Option<&LostIdentity>,
     invocation: &Invocation,
-    talk: &dyn Talk,
+    talk: &Arc<dyn Talk>,
 ) -> Result<String, OpsError> {
     let identity = match lost {
-        None => kept::identity(&head.cluster, &local.cluster, talk)?,
+        None => kept::identity(&head.cluster, &local.cluster, &**talk)?,
         Some(lost) => {
             let trust = lost.signer.clone().map_or(Trust::OnFirstUse, Trust::Signer);
-            let identity = store::restore_identity(copy, &store::read_private(&lost.key)?, &trust)?;
+            let asks = Arc::new(PluginQuestions(Arc::clone(talk)));
+            let identity = store::restore_identity(copy, &store::read_private(&lost.key)?, &trust, Some(asks))?;
             identity.save(&store::identities_folder()?, &Protection::default())?;
             identity
         }

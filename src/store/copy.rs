@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -17,6 +18,7 @@ use crate::store::Backup;
 use crate::store::FolderLock;
 use crate::store::Identity;
 use crate::store::Journal;
+use crate::store::PluginTalk;
 use crate::store::Recipients;
 use crate::store::Store;
 use crate::store::StoreError;
@@ -251,13 +253,19 @@ pub enum Trust {
 }
 
 /// The identity inside a copy, for one of `bastide.state.recipients`: `key` is the private key (an age identity, or an
-/// OpenSSH key without passphrase). It should be saved before the copy is used by [`recover`].
-pub fn restore_identity(copy: &Content, key: &Content, trust: &Trust) -> Result<Identity, StoreError> {
+/// OpenSSH key without passphrase), or the line by which one of age's plugins knows its key; that may ask `talk` for a PIN. It should be
+/// saved before the copy is used by [`recover`].
+pub fn restore_identity(
+    copy: &Content,
+    key: &Content,
+    trust: &Trust,
+    talk: Option<Arc<dyn PluginTalk>>,
+) -> Result<Identity, StoreError> {
     let unfit = || StoreError::WrongIdentity { what: "the sealed copy".to_owned() };
     let body = seal::unverified(copy.expose()).ok_or_else(|| broken("it cannot be read"))?;
     let (_, sealed) = split(body).ok_or_else(|| broken("its head cannot be read"))?;
-    let key = seal::private_key(key).ok_or_else(unfit)?;
-    let plain = seal::unseal(sealed, key.as_ref()).map_err(|closed| match closed {
+    let key = seal::private_key(key, talk)?.ok_or_else(unfit)?;
+    let plain = seal::unseal_by(sealed, key.as_ref())?.map_err(|closed| match closed {
         Closed::Foreign => unfit(),
         Closed::Damaged => broken("it cannot be unsealed"),
     })?;

@@ -118,6 +118,18 @@ pub enum StoreError {
         /// As given.
         recipient: String,
     },
+    /// The program that holds or seals to a key is not there.
+    #[error("{program} is not in PATH: an age plugin of that name is needed for one of bastide.state.recipients")]
+    PluginMissing {
+        /// `age-plugin-NAME`.
+        program: String,
+    },
+    /// A plugin of age's refused or died.
+    #[error("an age plugin gave nothing: {reason}")]
+    Plugin {
+        /// Its own words, or age's.
+        reason: String,
+    },
     /// State is not overwritten by new state.
     #[error("{} already holds the state of a cluster", .folder.display())]
     Exists {

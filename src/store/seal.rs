@@ -19,7 +19,9 @@ use zeroize::Zeroizing;
 use crate::model::Content;
 use crate::model::Digest;
 use crate::store::Identity;
+use crate::store::PluginTalk;
 use crate::store::StoreError;
+use crate::store::plugin;
 
 const MAGIC: &str = "bastide-signed-1";
 
@@ -27,18 +29,28 @@ const MAGIC: &str = "bastide-signed-1";
 #[derive(Default)]
 pub struct Recipients {
     texts: Vec<String>,
-    parsed: Vec<Box<dyn age::Recipient + Send + Sync>>,
+    parsed: Vec<Parsed>,
+}
+
+enum Parsed {
+    /// Sealed to here.
+    Own(Box<dyn age::Recipient + Send + Sync>),
+    /// Sealed to by a plugin, which is looked for only then: whoever only reads needs none.
+    Plugin(age::plugin::Recipient),
 }
 
 impl Recipients {
-    /// Reads age's x25519 recipients and SSH public keys (ed25519, RSA).
+    /// Reads age's x25519 recipients, those of its plugins, and SSH public keys (ed25519, RSA).
     pub fn parse(texts: &[String]) -> Result<Self, StoreError> {
-        let parse = |text: &String| -> Result<Box<dyn age::Recipient + Send + Sync>, StoreError> {
+        let parse = |text: &String| -> Result<Parsed, StoreError> {
             if let Ok(recipient) = age::x25519::Recipient::from_str(text.trim()) {
-                return Ok(Box::new(recipient));
+                return Ok(Parsed::Own(Box::new(recipient)));
+            }
+            if let Some(recipient) = plugin::recipient(text.trim()) {
+                return Ok(Parsed::Plugin(recipient));
             }
             match age::ssh::Recipient::from_str(text.trim()) {
-                Ok(recipient) => Ok(Box::new(recipient)),
+                Ok(recipient) => Ok(Parsed::Own(Box::new(recipient))),
                 Err(_) => Err(StoreError::Recipient { recipient: text.clone() }),
             }
         };
@@ -64,9 +76,23 @@ impl Recipients {
     /// was not finished cannot be opened.
     pub fn sealing<W: Write>(&self, output: W) -> Result<age::stream::StreamWriter<W>, StoreError> {
         let failed = |_| StoreError::Crypto("sealing");
-        let all = self.parsed.iter().map(|one| one.as_ref() as &dyn age::Recipient);
-        let encryptor = age::Encryptor::with_recipients(all).map_err(|_| StoreError::Crypto("sealing"))?;
+        let encryptor = self.encryptor(None)?;
         encryptor.wrap_output(output).map_err(failed)
+    }
+
+    /// To `own`, where there is one, and all of these.
+    fn encryptor(&self, own: Option<&dyn age::Recipient>) -> Result<age::Encryptor, StoreError> {
+        let plugins = self.parsed.iter().filter_map(|one| match one {
+            Parsed::Own(_) => None,
+            Parsed::Plugin(recipient) => Some(plugin::sealer(recipient)),
+        });
+        let plugins: Vec<_> = plugins.collect::<Result<_, _>>()?;
+        let ours = self.parsed.iter().filter_map(|one| match one {
+            Parsed::Own(recipient) => Some(recipient.as_ref() as &dyn age::Recipient),
+            Parsed::Plugin(_) => None,
+        });
+        let all = own.into_iter().chain(ours).chain(plugins.iter().map(AsRef::as_ref));
+        age::Encryptor::with_recipients(all).map_err(plugin::sealing)
     }
 
     /// Equal where the same recipients stand in the same order.
@@ -84,10 +110,7 @@ impl std::fmt::Debug for Recipients {
 /// Compresses and encrypts `plain` to the identity and all recipients.
 pub(crate) fn seal(plain: &[u8], identity: &Identity, recipients: &Recipients) -> Result<Vec<u8>, StoreError> {
     let failed = || StoreError::Crypto("sealing");
-    let own = identity.opening().to_public();
-    let all = std::iter::once(&own as &dyn age::Recipient)
-        .chain(recipients.parsed.iter().map(|other| other.as_ref() as &dyn age::Recipient));
-    let encryptor = age::Encryptor::with_recipients(all).map_err(|_| failed())?;
+    let encryptor = recipients.encryptor(Some(&identity.opening().to_public()))?;
     let sealed = encryptor.wrap_output(Vec::with_capacity(plain.len() / 2)).map_err(|_| failed())?;
     let mut deflate = DeflateEncoder::new(sealed, Compression::default());
     deflate.write_all(plain).map_err(|_| failed())?;
@@ -109,26 +132,64 @@ pub(crate) fn unsealing<R: std::io::BufRead>(
     sealed: R,
     key: &dyn age::Identity,
 ) -> Result<age::stream::StreamReader<R>, Closed> {
-    let decryptor = age::Decryptor::new_buffered(sealed).map_err(|_| Closed::Damaged)?;
-    match decryptor.decrypt(std::iter::once(key)) {
-        Ok(reader) => Ok(reader),
-        Err(age::DecryptError::NoMatchingKeys) => Err(Closed::Foreign),
-        Err(_) => Err(Closed::Damaged),
+    opened(sealed, key).map_err(|error| closed(&error))
+}
+
+fn opened<R: std::io::BufRead>(
+    sealed: R,
+    key: &dyn age::Identity,
+) -> Result<age::stream::StreamReader<R>, age::DecryptError> {
+    age::Decryptor::new_buffered(sealed)?.decrypt(std::iter::once(key))
+}
+
+fn closed(error: &age::DecryptError) -> Closed {
+    match error {
+        age::DecryptError::NoMatchingKeys => Closed::Foreign,
+        _ => Closed::Damaged,
     }
 }
 
 /// Undoes [`seal`]. Nothing is returned before the last byte was authenticated.
 pub(crate) fn unseal(sealed: &[u8], key: &dyn age::Identity) -> Result<Zeroizing<Vec<u8>>, Closed> {
-    let mut reader = unsealing(sealed, key)?;
-    let mut packed = Zeroizing::new(Vec::with_capacity(sealed.len()));
-    reader.read_to_end(&mut packed).map_err(|_| Closed::Damaged)?;
-    let mut plain = Zeroizing::new(Vec::with_capacity(packed.len() * 3));
-    DeflateDecoder::new(packed.as_slice()).read_to_end(&mut plain).map_err(|_| Closed::Damaged)?;
-    Ok(plain)
+    plain(unsealing(sealed, key)?, sealed.len())
 }
 
-/// A private key that opens what is sealed to one of the recipients: age's x25519, or OpenSSH's without passphrase.
-pub(crate) fn private_key(text: &Content) -> Option<Box<dyn age::Identity>> {
+/// All of it, and what it was before it was compressed; `length` is how much is to be expected.
+fn plain(mut reader: impl std::io::Read, length: usize) -> Result<Zeroizing<Vec<u8>>, Closed> {
+    let mut packed = Zeroizing::new(Vec::with_capacity(length));
+    reader.read_to_end(&mut packed).map_err(|_| Closed::Damaged)?;
+    let mut unpacked = Zeroizing::new(Vec::with_capacity(packed.len() * 3));
+    DeflateDecoder::new(packed.as_slice()).read_to_end(&mut unpacked).map_err(|_| Closed::Damaged)?;
+    Ok(unpacked)
+}
+
+/// The same with a key that a plugin may hold; the outer error is the plugin's.
+pub(crate) fn unseal_by(
+    sealed: &[u8],
+    key: &dyn age::Identity,
+) -> Result<Result<Zeroizing<Vec<u8>>, Closed>, StoreError> {
+    match opened(sealed, key) {
+        Ok(reader) => Ok(plain(reader, sealed.len())),
+        Err(error @ (age::DecryptError::Plugin(_) | age::DecryptError::MissingPlugin { .. })) => {
+            Err(plugin::opening(&error))
+        }
+        Err(error) => Ok(Err(closed(&error))),
+    }
+}
+
+/// A private key that opens what is sealed to one of the recipients: age's x25519, OpenSSH's without passphrase, or one that a
+/// plugin holds, which may ask for a PIN. None where it is no such.
+pub(crate) fn private_key(
+    text: &Content,
+    talk: Option<std::sync::Arc<dyn PluginTalk>>,
+) -> Result<Option<Box<dyn age::Identity>>, StoreError> {
+    match text.expose_text().and_then(|text| plugin::key(text, talk)) {
+        Some(key) => key.map(Some),
+        None => Ok(own_key(text)),
+    }
+}
+
+fn own_key(text: &Content) -> Option<Box<dyn age::Identity>> {
     let text = text.expose_text()?;
     if let Some(line) = text.lines().find(|line| line.starts_with("AGE-SECRET-KEY-1")) {
         return Some(Box::new(age::x25519::Identity::from_str(line.trim()).ok()?));

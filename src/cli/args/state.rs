@@ -20,6 +20,8 @@ pub(in crate::cli) enum State {
         #[arg(long, value_name = "FILE", conflicts_with = "host")]
         file: Option<std::path::PathBuf>,
         /// The identity is lost: bring it back with the private key of one of bastide.state.recipients
+        ///
+        /// An age identity, an OpenSSH key, or the line by which an age plugin knows its key (AGE-PLUGIN-…).
         #[arg(long, value_name = "FILE")]
         recipient_key: Option<std::path::PathBuf>,
         /// The signer that the first `up` printed; without it the host's word is taken

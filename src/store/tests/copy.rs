@@ -176,15 +176,18 @@ fn a_recipient_gets_the_identity_back_from_a_copy() {
     let copy = store.sealed_copy().unwrap();
     let signer = store.identity().signer();
 
-    let back = restore_identity(&copy, &secret, &Trust::Signer(signer.clone())).unwrap();
+    let back = restore_identity(&copy, &secret, &Trust::Signer(signer.clone()), None).unwrap();
     assert_eq!((back.signer(), back.recipient()), (signer, store.identity().recipient()));
-    assert!(restore_identity(&copy, &secret, &Trust::OnFirstUse).is_ok());
+    assert!(restore_identity(&copy, &secret, &Trust::OnFirstUse, None).is_ok());
     assert!(matches!(
-        restore_identity(&copy, &secret, &Trust::Signer("other".to_owned())),
+        restore_identity(&copy, &secret, &Trust::Signer("other".to_owned()), None),
         Err(StoreError::ForeignSignature { .. })
     ));
     let stranger = Content::new(age::x25519::Identity::generate().to_string().expose_secret());
-    assert!(matches!(restore_identity(&copy, &stranger, &Trust::OnFirstUse), Err(StoreError::WrongIdentity { .. })));
+    assert!(matches!(
+        restore_identity(&copy, &stranger, &Trust::OnFirstUse, None),
+        Err(StoreError::WrongIdentity { .. })
+    ));
     std::fs::remove_dir_all(home.folder()).unwrap();
     let (store, _lock) = recover(&copy, back, Recipients::default(), &home.folder(), &holder("anna")).unwrap();
     assert_eq!(store.load(&id(1)).unwrap(), whole(1, RevisionState::Reached));
