@@ -114,8 +114,8 @@ impl Book<'_> {
         format!(
             "# Runbook of cluster {}\n\n\
              Made by `bastide runbook` from {}; make it again when that file changes. It holds no secret. Run the commands in the folder \
-             of {}, or name it with `--config`. Every one of them shows a plan and asks before it changes anything, and can be run \
-             again after it was cut off. SNAPSHOT, FILE and SIGNER stand for what the night tells.\n",
+             of {}, or name it with `--config`. Whatever changes the cluster shows a plan and asks first, and can be run again after it \
+             was cut off. SNAPSHOT, FILE and SIGNER stand for what the night tells.\n",
             cell(&self.cluster.name),
             cell(self.file),
             cell(self.file)
@@ -268,18 +268,22 @@ impl Book<'_> {
     }
 
     fn everything(&self) -> String {
-        let bucket = match &self.cluster.services.etcd.backup.bucket {
-            Some(bucket) => format!(
-                "Snapshots are in {} too: with the state folder, a snapshot's name is enough.",
-                cell(&bucket.address.to_string())
+        let (where_from, snapshot) = match &self.cluster.services.etcd.backup.bucket {
+            Some(bucket) => {
+                (format!("Snapshots are in {} too: a name is enough.", cell(&bucket.address.to_string())), "SNAPSHOT")
+            }
+            None => (
+                "The file names no bucket: the snapshot must be a file that lay somewhere else than on the hosts."
+                    .to_owned(),
+                "./SNAPSHOT.snapshot",
             ),
-            None => "No bucket is named in the file: a snapshot must lie somewhere else than on the hosts.".to_owned(),
         };
         format!(
             "## All hosts are lost\n\n\
-             What is needed: {} empty hosts (other addresses go into {}), this file, the identity, and a snapshot. {bucket}\n\n```\n\
+             What is needed: {} empty hosts (other addresses go into {}), the file, the state folder, the identity, and a snapshot. \
+             {where_from}\n\n```\n\
              bastide hosts trust\n\
-             bastide etcd snapshot restore SNAPSHOT\n\
+             bastide etcd snapshot restore {snapshot}\n\
              bastide up\n\
              ```\n\n\
              Without the state folder, name the snapshot's file; its own copy of the state takes the folder's place:\n\n```\n\

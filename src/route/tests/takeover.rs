@@ -123,6 +123,22 @@ fn nothing_is_issued_from_a_lost_authority() {
 }
 
 #[test]
+fn what_a_lost_authority_signed_is_kept_in_its_last_days_and_all_else_is_renewed() {
+    let text = support::THREE_HOSTS;
+    let cluster = support::cluster(text);
+    let was = support::secrets(&cluster);
+    let read = read(text, &was, &hosts(&rendered(text, &was), &places(text))).unwrap();
+    let late = support::NOW + 300 * 86_400;
+    let (kept, issued) = secrets::complete(&cluster, Some(&read), late, &mut SeededEntropy::new(6)).unwrap();
+    let old = |name| read.leaves.iter().filter(move |(id, _)| id.name == name);
+    for name in [LeafName::EtcdServer, LeafName::ApiServerEtcdClient, LeafName::FrontProxyClient] {
+        assert!(old(name).count() == 3 && old(name).all(|(id, leaf)| kept.leaves[id] == *leaf), "{name:?}");
+        assert!(issued.iter().all(|one| one.id.name != name));
+    }
+    assert_eq!(issued.iter().filter(|one| one.id.name == LeafName::ApiServer).count(), 3);
+}
+
+#[test]
 fn the_longest_list_of_encryption_keys_is_taken_where_all_can_read_what_is_written() {
     let text = support::THREE_HOSTS;
     let was = support::secrets(&support::cluster(text));
