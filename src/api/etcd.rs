@@ -17,7 +17,7 @@ use crate::api::connection;
 use crate::api::probe;
 use crate::api::probe::ProbeError;
 use crate::api::probe::Tls;
-use crate::host::Host;
+use crate::host::Dial;
 use crate::model::protobuf::Field;
 use crate::model::protobuf::Fields;
 
@@ -89,7 +89,7 @@ pub struct Alarm {
     pub name: String,
 }
 
-impl<H: Host> Etcd<'_, H> {
+impl<H: Dial> Etcd<'_, H> {
     /// How the member is.
     pub async fn status(&self) -> Result<EtcdStatus, ProbeError> {
         let answer = self.ask("/v3/maintenance/status", &json!({})).await?;

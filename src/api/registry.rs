@@ -8,14 +8,14 @@ use serde_json::json;
 
 use crate::api::etcd::Etcd;
 use crate::api::probe::ProbeError;
-use crate::host::Host;
+use crate::host::Dial;
 
 /// Names of one answer. A name has 500 bytes at most, in base64 a third more, and an answer may have 1 MiB.
 const PAGE: usize = 1000;
 /// Comparisons of one transaction: etcd takes 128 (`--max-txn-ops`), counted along each branch of a nested one.
 const COMPARED: usize = 100;
 
-impl<H: Host> Etcd<'_, H> {
+impl<H: Dial> Etcd<'_, H> {
     /// Every name that begins with `prefix`, in order.
     pub async fn names(&self, prefix: &str) -> Result<Vec<String>, ProbeError> {
         const PATH: &str = "/v3/kv/range";

@@ -14,6 +14,7 @@ use tokio::io::DuplexStream;
 
 use crate::host::Channels;
 use crate::host::Contents;
+use crate::host::Dial;
 use crate::host::HeldLock;
 use crate::host::Host;
 use crate::host::HostError;
@@ -220,7 +221,9 @@ impl FakeHost {
             Action::StartUnit { name, inputs, effect, .. } => {
                 self.write(state, format!("start {name}"))?;
                 let enabled = *effect == Effect::Restart;
-                state.units.insert(name.clone(), ObservedUnit { active: true, enabled, inputs: Some(*inputs) });
+                state
+                    .units
+                    .insert(name.clone(), ObservedUnit { active: true, enabled, failed: false, inputs: Some(*inputs) });
             }
             Action::StopUnit { name } => {
                 self.write(state, format!("stop {name}"))?;
@@ -253,8 +256,15 @@ impl FakeHost {
     }
 }
 
-impl Host for FakeHost {
+impl Dial for FakeHost {
     type Stream = DuplexStream;
+
+    async fn dial(&self, address: &str, port: u16) -> Result<DuplexStream, HostError> {
+        Err(HostError::Refused { host: self.name.clone(), target: format!("{address}:{port}") })
+    }
+}
+
+impl Host for FakeHost {
     type Lock = FakeLock;
 
     fn name(&self) -> &HostName {
@@ -329,10 +339,6 @@ impl Host for FakeHost {
         }
         state.lock = Some(holder.clone());
         Ok(FakeLock { state: Arc::clone(&self.state), run: holder.run.clone() })
-    }
-
-    async fn dial(&self, address: &str, port: u16) -> Result<DuplexStream, HostError> {
-        Err(HostError::Refused { host: self.name.clone(), target: format!("{address}:{port}") })
     }
 
     async fn last_words(&self, pod: &str) -> Result<String, HostError> {

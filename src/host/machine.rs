@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::host::Call;
 use crate::host::Channels;
+use crate::host::Dial;
 use crate::host::Held;
 use crate::host::Host;
 use crate::host::HostError;
@@ -159,8 +160,15 @@ impl<W: Wire> Machine<W> {
     }
 }
 
-impl<W: Wire> Host for Machine<W> {
+impl<W: Wire> Dial for Machine<W> {
     type Stream = W::Stream;
+
+    async fn dial(&self, address: &str, port: u16) -> Result<W::Stream, HostError> {
+        self.wire.dial(address, port).await
+    }
+}
+
+impl<W: Wire> Host for Machine<W> {
     type Lock = MachineLock;
 
     fn name(&self) -> &HostName {
@@ -244,10 +252,6 @@ impl<W: Wire> Host for Machine<W> {
         let run = self.plain("taking the lock", &holder.run)?.to_owned();
         let held = self.wire.hold(self.call(LOCK, vec![run], Payload::None)).await?;
         lock::take(held, &self.name, holder).await
-    }
-
-    async fn dial(&self, address: &str, port: u16) -> Result<W::Stream, HostError> {
-        self.wire.dial(address, port).await
     }
 
     async fn last_words(&self, pod: &str) -> Result<String, HostError> {

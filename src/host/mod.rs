@@ -6,6 +6,7 @@ mod archive;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
+mod here;
 mod lock;
 mod machine;
 mod manifest;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::HostError;
+pub use here::Here;
 pub use lock::MachineLock;
 pub use machine::Machine;
 pub use recover::LogChange;
@@ -49,10 +51,17 @@ use crate::model::ObservedHost;
 use crate::model::RemotePath;
 use crate::model::Scope;
 
-/// One machine. Every verb is idempotent and states its postcondition.
-pub trait Host: Send + Sync + 'static {
-    /// A TCP stream that starts at the host.
+/// Where connections begin.
+pub trait Dial: Send + Sync + 'static {
+    /// A TCP stream that starts there.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// A TCP connection from there to `address:port`.
+    fn dial(&self, address: &str, port: u16) -> impl Future<Output = Result<Self::Stream, HostError>> + Send;
+}
+
+/// One machine. Every verb is idempotent and states its postcondition.
+pub trait Host: Dial {
     /// A held lock; dropping it lets go.
     type Lock: HeldLock;
 
@@ -84,8 +93,6 @@ pub trait Host: Send + Sync + 'static {
     /// [`HostError::LockLost`] on a host whose lock their run does not hold: every host that is written to is locked,
     /// workers too.
     fn lock(&self, holder: &LockHolder) -> impl Future<Output = Result<Self::Lock, HostError>> + Send;
-    /// A TCP connection from the host to `address:port`.
-    fn dial(&self, address: &str, port: u16) -> impl Future<Output = Result<Self::Stream, HostError>> + Send;
     /// The last lines that a static pod's newest container or, where `pod` ends in `.service`, a unit wrote.
     fn last_words(&self, pod: &str) -> impl Future<Output = Result<String, HostError>> + Send;
     /// Removes everything that the record names and the traces of running pods; with `purge` also snapshots. Afterwards

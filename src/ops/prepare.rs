@@ -10,6 +10,7 @@ use std::time::UNIX_EPOCH;
 use crate::apply;
 use crate::apply::Fleet;
 use crate::config::Cluster;
+use crate::host::Dial as _;
 use crate::host::Host as _;
 use crate::host::HostError;
 use crate::host::ssh::Ask;

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use bastide::api::Credentials;
 use bastide::api::etcd::Etcd;
 use bastide::api::probe;
-use bastide::host::Host as _;
+use bastide::host::Dial as _;
 use bastide::model::ClusterId;
 use bastide::model::Content;
 use bastide::model::SnapshotName;

@@ -10,6 +10,7 @@ use bastide::api::probe;
 use bastide::api::probe::Health;
 use bastide::api::probe::ProbeError;
 use bastide::host::Channels;
+use bastide::host::Dial;
 use bastide::host::HeldLock;
 use bastide::host::Host;
 use bastide::host::HostError;
@@ -42,8 +43,24 @@ impl HeldLock for NoLock {
     }
 }
 
-impl Host for Here {
+impl Dial for Here {
     type Stream = TcpStream;
+
+    async fn dial(&self, address: &str, port: u16) -> Result<TcpStream, HostError> {
+        let server = Server::get();
+        let real = match port {
+            6443 => server.port,
+            2379 => server.etcd_port,
+            2381 => server.etcd_metrics_port,
+            other => other,
+        };
+        TcpStream::connect((address, real))
+            .await
+            .map_err(|_| HostError::Refused { host: self.0.clone(), target: format!("{address}:{port}") })
+    }
+}
+
+impl Host for Here {
     type Lock = NoLock;
 
     fn name(&self) -> &HostName {
@@ -66,18 +83,6 @@ impl Host for Here {
     }
     async fn lock(&self, _: &LockHolder) -> Result<NoLock, HostError> {
         unimplemented!()
-    }
-    async fn dial(&self, address: &str, port: u16) -> Result<TcpStream, HostError> {
-        let server = Server::get();
-        let real = match port {
-            6443 => server.port,
-            2379 => server.etcd_port,
-            2381 => server.etcd_metrics_port,
-            other => other,
-        };
-        TcpStream::connect((address, real))
-            .await
-            .map_err(|_| HostError::Refused { host: self.0.clone(), target: format!("{address}:{port}") })
     }
     async fn last_words(&self, _: &str) -> Result<String, HostError> {
         unimplemented!()
