@@ -40,6 +40,7 @@ pub use manifest::Part;
 pub use read::LONGEST_END;
 pub use read::Snapshot;
 pub use read::manifest_of;
+pub use read::manifest_signed_by;
 pub use read::unverified_state;
 pub use rke::Foreign;
 pub use rke::Zipped;

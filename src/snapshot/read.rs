@@ -8,6 +8,7 @@ use std::io::Write;
 
 use flate2::read::DeflateDecoder;
 
+use crate::model::ClusterId;
 use crate::model::Content;
 use crate::model::Digest;
 use crate::model::SnapshotName;
@@ -40,6 +41,16 @@ pub struct Snapshot<R> {
 /// The manifest in the last bytes of a file (at least [`LONGEST_END`] of them, or all), verified.
 pub fn manifest_of(end: &[u8], identity: &Identity, name: Option<&SnapshotName>) -> Result<Manifest, SnapshotError> {
     Manifest::read(signed_part(end)?, identity, name)
+}
+
+/// The same on a host, which has no identity: `signers` are the public keys that are believed.
+pub fn manifest_signed_by(
+    end: &[u8],
+    signers: &[String],
+    cluster: &ClusterId,
+    name: Option<&SnapshotName>,
+) -> Result<Manifest, SnapshotError> {
+    Manifest::read_signed_by(signed_part(end)?, signers, cluster, name)
 }
 
 fn signed_part(end: &[u8]) -> Result<&[u8], SnapshotError> {

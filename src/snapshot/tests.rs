@@ -17,10 +17,12 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::SnapshotError;
 use crate::snapshot::Writer;
 use crate::snapshot::manifest_of;
+use crate::snapshot::manifest_signed_by;
 use crate::snapshot::recognise;
 use crate::snapshot::unverified_state;
 use crate::store::Identity;
 use crate::store::Recipients;
+use crate::store::Signs;
 
 const NEEDLE: &str = "s3cr3t-n33dl3";
 
@@ -68,6 +70,11 @@ fn state() -> Content {
 
 /// A whole snapshot, and the database that stands in it.
 fn made(identity: &Identity, called: &str, seed: u8) -> (Vec<u8>, Vec<u8>) {
+    signed(identity, facts(identity, called), seed, identity)
+}
+
+/// The same, signed by somebody else.
+fn signed(identity: &Identity, facts: Facts, seed: u8, key: &dyn Signs) -> (Vec<u8>, Vec<u8>) {
     let recipients = Recipients::default().with(identity).unwrap();
     let database = stream(seed, 200_000);
     let mut writer = Writer::begin(Vec::new(), &state(), &recipients).unwrap();
@@ -75,7 +82,7 @@ fn made(identity: &Identity, called: &str, seed: u8) -> (Vec<u8>, Vec<u8>) {
     for piece in database.chunks(777) {
         writer.write_all(piece).unwrap();
     }
-    let (_, file) = writer.finish(facts(identity, called), identity).unwrap();
+    let (_, file) = writer.finish(facts, key).unwrap();
     (file, database)
 }
 
@@ -213,4 +220,40 @@ fn what_others_made_is_told_apart() {
     assert_eq!(recognise(b"PK\x03\x04rest of the zip"), Some(Foreign::RkeZip));
     assert_eq!(recognise(&made(&identity("a"), "one", 1).0[..64]), None);
     assert_eq!(recognise(b""), None);
+}
+
+#[test]
+fn what_a_host_took_by_itself_is_believed_and_nothing_else_that_it_signs() {
+    let (own, other) = (identity("a"), identity("b"));
+    let host = |name: &str| HostName::new(name).unwrap();
+    let by = |identity: &Identity, why: &str, key: &dyn Signs| {
+        let facts = Facts { why: why.to_owned(), ..facts(identity, "one") };
+        signed(identity, facts, 1, key)
+    };
+    let key = own.host_key(&host("h1")).unwrap();
+    let (file, database) = by(&own, Manifest::RECURRING, &key);
+    let (manifest, _, found) = opened(&file, &own, "one").unwrap();
+    assert!(found == database && manifest.why == "recurring");
+    assert!(opened(&file, &own, "two").is_err(), "another name");
+    assert!(opened(&file, &other, "one").is_err(), "another cluster");
+    for at in (0..file.len()).step_by(file.len() / 97) {
+        let mut file = file.clone();
+        file[at] ^= 1;
+        assert!(opened(&file, &own, "one").is_err(), "byte {at}");
+    }
+    // Another host's key, another cluster's, and what only people take.
+    let foreign = [
+        by(&own, Manifest::RECURRING, &own.host_key(&host("h2")).unwrap()),
+        by(&own, Manifest::RECURRING, &other.host_key(&host("h1")).unwrap()),
+        by(&own, Manifest::RECURRING, &other),
+        by(&own, "save", &key),
+    ];
+    for (at, (file, _)) in foreign.iter().enumerate() {
+        let error = opened(file, &own, "one").err();
+        assert!(matches!(error, Some(SnapshotError::Unsigned { signer: Some(_) })), "{at}: {error:?}");
+    }
+    // On a host, by public keys alone.
+    let read = |signers: &[String]| manifest_signed_by(&file, signers, own.cluster(), Some(&name("one")));
+    assert_eq!(read(&[own.signer(), key.signer()]).unwrap(), manifest);
+    assert!(read(&[own.signer()]).is_err() && read(&[]).is_err());
 }

@@ -19,8 +19,8 @@ use crate::snapshot::Part;
 use crate::snapshot::SnapshotError;
 use crate::snapshot::measure::Measured;
 use crate::snapshot::measure::Trailer;
-use crate::store::Identity;
 use crate::store::Recipients;
+use crate::store::Signs;
 
 pub(super) const MAGIC: &[u8] = b"bastide-snapshot-1\n";
 pub(super) const END: &[u8] = b"bastide-snap-end";
@@ -83,7 +83,7 @@ impl<W: Write> Writer<W> {
     }
 
     /// Checks that the stream came whole, and ends the file with its signed manifest.
-    pub fn finish(self, facts: Facts, identity: &Identity) -> Result<(Manifest, W), SnapshotError> {
+    pub fn finish(self, facts: Facts, key: &dyn Signs) -> Result<(Manifest, W), SnapshotError> {
         if !self.trailer.fits() {
             return Err(SnapshotError::Stream("its SHA-256 does not fit"));
         }
@@ -108,7 +108,7 @@ impl<W: Write> Writer<W> {
             database,
             sealed: sealed.part(),
         };
-        let signed = manifest.sign(identity)?;
+        let signed = manifest.sign(key)?;
         let mut output = sealed.into_inner();
         output
             .write_all(&signed)

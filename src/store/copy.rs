@@ -53,6 +53,9 @@ pub struct Head {
     pub written: i64,
     /// Of the sealed part.
     sealed: Digest,
+    /// Whom the copy is sealed to: a host seals its own snapshots to the same. None in copies from before hosts made any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    recipients: Vec<String>,
 }
 
 /// The sealed part of a copy, beside the contents.
@@ -84,6 +87,7 @@ impl Store {
             revision: self.newest().map(|newest| newest.id.clone()),
             written: self.manifest.written,
             sealed: Digest::of(&sealed),
+            recipients: self.recipients()?.texts().to_vec(),
         };
         let mut body = serde_json::to_vec(&head).map_err(|_| StoreError::Crypto("writing a document's head"))?;
         body.push(b'\n');
@@ -215,20 +219,7 @@ fn local(folder: &Path, identity: &Identity, history: &[Revision]) -> Result<Opt
 
 fn open(kind: &str, document: &Content, identity: &Identity) -> Result<(Head, Content), StoreError> {
     let what = || format!("the sealed {kind}");
-    let body = seal::verified(kind, document.expose(), identity).map_err(|unsigned| match unsigned {
-        Unsigned::Absent => StoreError::NotSigned { what: what() },
-        Unsigned::Foreign(signer) => StoreError::ForeignSignature { what: what(), signer },
-        Unsigned::Broken => broken("its signature does not fit"),
-    })?;
-    let schema = body
-        .split(|byte| *byte == b'\n')
-        .next()
-        .and_then(Schema::read)
-        .ok_or_else(|| broken("its head cannot be read"))?;
-    if schema > SCHEMA {
-        return Err(StoreError::TooNew { what: what(), schema });
-    }
-    let (head, sealed) = split(body).ok_or_else(|| broken("its head cannot be read"))?;
+    let (head, sealed) = signed(kind, document, &identity.signer())?;
     if head.cluster != *identity.cluster() {
         return Err(StoreError::ForeignCluster {
             what: what(),
@@ -241,6 +232,32 @@ fn open(kind: &str, document: &Content, identity: &Identity) -> Result<(Head, Co
         Closed::Damaged => broken("it cannot be unsealed"),
     })?;
     Ok((head, Content::new(plain.as_slice())))
+}
+
+/// Head and sealed part of a document that `signer` signed.
+fn signed<'a>(kind: &str, document: &'a Content, signer: &str) -> Result<(Head, &'a [u8]), StoreError> {
+    let what = || format!("the sealed {kind}");
+    let body = seal::verified(kind, document.expose(), signer).map_err(|unsigned| match unsigned {
+        Unsigned::Absent => StoreError::NotSigned { what: what() },
+        Unsigned::Foreign(signer) => StoreError::ForeignSignature { what: what(), signer },
+        Unsigned::Broken => broken("its signature does not fit"),
+    })?;
+    let schema = body
+        .split(|byte| *byte == b'\n')
+        .next()
+        .and_then(Schema::read)
+        .ok_or_else(|| broken("its head cannot be read"))?;
+    if schema > SCHEMA {
+        return Err(StoreError::TooNew { what: what(), schema });
+    }
+    split(body).ok_or_else(|| broken("its head cannot be read"))
+}
+
+/// What the copy on a host says of itself, and whom it is sealed to, where `signer` signed it. Opens nothing.
+pub fn sealed_to(copy: &Content, signer: &str) -> Result<(Head, Recipients), StoreError> {
+    let (head, _) = signed(COPY, copy, signer)?;
+    let recipients = Recipients::parse(&head.recipients)?;
+    Ok((head, recipients))
 }
 
 /// Whose signature on a copy is believed when the identity that would tell is lost.

@@ -19,6 +19,8 @@ use crate::store::StoreError;
 
 /// Unfinished files begin with this; a run that died leaves them, the next one that holds the lock removes them.
 const UNFINISHED: &str = ".new-";
+/// And so end staged snapshots.
+const STAGED: &str = ".part";
 
 #[cfg(test)]
 thread_local! {
@@ -57,12 +59,24 @@ pub struct PrivateFile {
 impl PrivateFile {
     /// Begins a file at `path`, where nothing may be yet.
     pub fn begin(path: &Path) -> Result<Self, StoreError> {
+        Self::hidden(path, UNFINISHED, "")
+    }
+
+    /// The same, where what was not finished is to be found by the name's ending: `.NAME.` and something, then `.part`, as the
+    /// snapshots on hosts are staged.
+    pub fn staged(path: &Path) -> Result<Self, StoreError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Self::hidden(path, &format!(".{name}."), STAGED)
+    }
+
+    fn hidden(path: &Path, prefix: &str, suffix: &str) -> Result<Self, StoreError> {
         let failed = |error: &std::io::Error| StoreError::io(path, "writing", error);
         if path.exists() {
             return Err(failed(&std::io::ErrorKind::AlreadyExists.into()));
         }
         let file = tempfile::Builder::new()
-            .prefix(UNFINISHED)
+            .prefix(prefix)
+            .suffix(suffix)
             .permissions(Permissions::from_mode(0o600))
             .tempfile_in(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
             .map_err(|error| failed(&error))?;
@@ -85,6 +99,23 @@ impl std::io::Write for PrivateFile {
     fn flush(&mut self) -> std::io::Result<()> {
         self.file.flush()
     }
+}
+
+/// Makes a folder for its owner alone, or tightens it.
+pub fn private_folder(path: &Path) -> Result<(), StoreError> {
+    Disk.folder(path)
+}
+
+/// Removes the staged files whose names begin with `.` and `prefix`: only where nobody else can be writing one.
+pub fn sweep_staged(folder: &Path, prefix: &str) -> Result<(), StoreError> {
+    let prefix = format!(".{prefix}");
+    for path in files_in(folder)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with(&prefix) && name.ends_with(STAGED) {
+            remove_private(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// The files in a folder of the operator's, by name. None where there is no such folder.

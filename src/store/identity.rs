@@ -17,6 +17,9 @@ use zeroize::Zeroizing;
 
 use crate::model::ClusterId;
 use crate::model::Content;
+use crate::model::HostName;
+use crate::store::HostKey;
+use crate::store::Signs;
 use crate::store::StoreError;
 use crate::store::disk::Disk;
 use crate::store::seal;
@@ -176,7 +179,20 @@ impl Identity {
 
     /// The body of signed bytes of that kind whose signature is this identity's and fits.
     pub fn verified<'a>(&self, kind: &str, bytes: &'a [u8]) -> Result<&'a [u8], Unsigned> {
-        seal::verified(kind, bytes, self)
+        seal::verified(kind, bytes, &self.signer())
+    }
+
+    /// The key with which `host` signs what it makes by itself.
+    pub fn host_key(&self, host: &HostName) -> Result<HostKey, StoreError> {
+        let line = self.text.lines().find_map(|line| line.strip_prefix(SIGNING)).unwrap_or_default();
+        let seed = Zeroizing::new(STANDARD_NO_PAD.decode(line).unwrap_or_default());
+        HostKey::derive(&seed, &self.cluster, host)
+    }
+
+    /// The body of signed bytes of that kind whose signature is `host`'s and fits.
+    pub fn verified_of<'a>(&self, host: &HostName, kind: &str, bytes: &'a [u8]) -> Result<&'a [u8], Unsigned> {
+        let key = self.host_key(host).map_err(|_| Unsigned::Broken)?;
+        seal::verified(kind, bytes, &key.signer())
     }
 
     /// Opens what [`crate::store::Recipients::sealing`] sealed. Each piece is authenticated before it is handed out; that
@@ -197,8 +213,13 @@ impl Identity {
     pub(crate) fn opening(&self) -> &age::x25519::Identity {
         &self.opening
     }
+}
 
-    pub(crate) fn sign(&self, message: &[u8]) -> Vec<u8> {
+impl Signs for Identity {
+    fn signer(&self) -> String {
+        Self::signer(self)
+    }
+    fn signature(&self, message: &[u8]) -> Vec<u8> {
         self.signing.sign(message).as_ref().to_vec()
     }
 }

@@ -69,7 +69,7 @@ impl Manifest {
     /// Reads and checks the signed file's bytes.
     pub(crate) fn read(path: &Path, bytes: &[u8], identity: &Identity) -> Result<Self, StoreError> {
         let what = || path.display().to_string();
-        let body = seal::verified(KIND, bytes, identity).map_err(|unsigned| match unsigned {
+        let body = seal::verified(KIND, bytes, &identity.signer()).map_err(|unsigned| match unsigned {
             Unsigned::Absent => StoreError::NotSigned { what: what() },
             Unsigned::Foreign(signer) => StoreError::ForeignSignature { what: what(), signer },
             Unsigned::Broken => damaged(path, "its signature does not fit"),

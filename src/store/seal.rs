@@ -20,6 +20,7 @@ use crate::model::Content;
 use crate::model::Digest;
 use crate::store::Identity;
 use crate::store::PluginTalk;
+use crate::store::Signs;
 use crate::store::StoreError;
 use crate::store::plugin;
 
@@ -93,6 +94,11 @@ impl Recipients {
         });
         let all = own.into_iter().chain(ours).chain(plugins.iter().map(AsRef::as_ref));
         age::Encryptor::with_recipients(all).map_err(plugin::sealing)
+    }
+
+    /// As they were given.
+    pub(crate) fn texts(&self) -> &[String] {
+        &self.texts
     }
 
     /// Equal where the same recipients stand in the same order.
@@ -200,10 +206,10 @@ fn own_key(text: &Content) -> Option<Box<dyn age::Identity>> {
     }
 }
 
-/// `body` behind one line that carries the signer and the signature.
-pub(crate) fn sign(kind: &str, body: &[u8], identity: &Identity) -> Vec<u8> {
-    let signature = STANDARD_NO_PAD.encode(identity.sign(&message(kind, body)));
-    let mut bytes = format!("{MAGIC} {kind} {} {signature}\n", identity.signer()).into_bytes();
+/// `body` behind one line that carries the signer and the signature. `kind` is a lower-case word that the signature covers as well.
+pub fn sign(kind: &str, body: &[u8], key: &dyn Signs) -> Vec<u8> {
+    let signature = STANDARD_NO_PAD.encode(key.signature(&message(kind, body)));
+    let mut bytes = format!("{MAGIC} {kind} {} {signature}\n", key.signer()).into_bytes();
     bytes.extend_from_slice(body);
     bytes
 }
@@ -219,8 +225,8 @@ pub enum Unsigned {
     Broken,
 }
 
-/// The body of signed bytes whose signature is `identity`'s and fits.
-pub(crate) fn verified<'a>(kind: &str, bytes: &'a [u8], identity: &Identity) -> Result<&'a [u8], Unsigned> {
+/// The body of signed bytes whose signature is that of `expected` (a public key in base64) and fits.
+pub fn verified<'a>(kind: &str, bytes: &'a [u8], expected: &str) -> Result<&'a [u8], Unsigned> {
     let end = bytes.iter().take(1024).position(|byte| *byte == b'\n').ok_or(Unsigned::Absent)?;
     let line = std::str::from_utf8(&bytes[..end]).map_err(|_| Unsigned::Absent)?;
     let mut words = line.split(' ');
@@ -232,7 +238,7 @@ pub(crate) fn verified<'a>(kind: &str, bytes: &'a [u8], identity: &Identity) -> 
     if found != kind {
         return Err(Unsigned::Absent);
     }
-    if signer != identity.signer() {
+    if signer != expected {
         return Err(Unsigned::Foreign(signer.to_owned()));
     }
     let body = &bytes[end + 1..];
@@ -243,7 +249,7 @@ pub(crate) fn verified<'a>(kind: &str, bytes: &'a [u8], identity: &Identity) -> 
 }
 
 /// The body of signed bytes, unverified: only to find out which identity to ask for.
-pub(crate) fn unverified(bytes: &[u8]) -> Option<&[u8]> {
+pub fn unverified(bytes: &[u8]) -> Option<&[u8]> {
     let end = bytes.iter().take(1024).position(|byte| *byte == b'\n')?;
     bytes.starts_with(MAGIC.as_bytes()).then(|| &bytes[end + 1..])
 }

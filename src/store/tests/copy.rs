@@ -19,6 +19,7 @@ use crate::store::Trust;
 use crate::store::head;
 use crate::store::recover;
 use crate::store::restore_identity;
+use crate::store::sealed_to;
 use crate::store::secrets_of;
 
 fn recovered(home: &Home, copy: &Content) -> Result<(Store, FolderLock), StoreError> {
@@ -223,4 +224,16 @@ fn the_secrets_of_a_copys_revisions_are_those_that_went_in() {
     assert_eq!(secrets_of(&copy, &home.identity()).unwrap(), [secrets(1), secrets(2)]);
     let other = crate::store::Identity::generate(&super::support::cluster_id()).unwrap();
     assert!(secrets_of(&copy, &other).is_err());
+}
+
+#[test]
+fn a_copy_tells_a_host_whom_it_is_sealed_to_and_only_where_the_right_one_signed_it() {
+    let home = Home::new();
+    let store = home.with_history();
+    let (copy, signer) = (store.sealed_copy().unwrap(), store.identity().signer());
+    let (head, recipients) = sealed_to(&copy, &signer).unwrap();
+    assert_eq!(head.cluster, *store.cluster());
+    assert_eq!(recipients.texts(), [store.identity().recipient()]);
+    let other = Identity::generate(store.cluster()).unwrap();
+    assert!(matches!(sealed_to(&copy, &other.signer()), Err(StoreError::ForeignSignature { .. })));
 }
