@@ -167,6 +167,9 @@ pub(super) enum Command {
     /// SSH host keys
     #[command(subcommand)]
     Hosts(Hosts),
+    /// What a host's own timers start
+    #[command(subcommand, hide = true)]
+    Host(HostVerb),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -297,6 +300,19 @@ pub(super) struct Output {
     /// How it is printed
     #[arg(short, long, value_enum, default_value_t)]
     pub output: OutputFormat,
+}
+
+/// `host`
+#[derive(Debug, Subcommand)]
+pub(super) enum HostVerb {
+    /// Take a snapshot of etcd where one is due
+    Snapshot {
+        /// The settings that `up` left on this host
+        settings: PathBuf,
+        /// Although none is due
+        #[arg(long)]
+        now: bool,
+    },
 }
 
 /// `hosts`

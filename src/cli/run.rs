@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::args::Arguments;
 use crate::cli::args::Command;
+use crate::cli::args::HostVerb;
 use crate::cli::args::Hosts;
 use crate::cli::args::OutputFormat;
 use crate::cli::args::Reach;
@@ -28,6 +29,7 @@ use crate::ops::Reached;
 use crate::ops::RemoveOptions;
 use crate::ops::TakeOverOptions;
 use crate::ops::Talk;
+use crate::ops::Turn;
 use crate::ops::UpOptions;
 
 /// Runs the command and says how it ended.
@@ -156,6 +158,9 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
             ops::trust(&alone("hosts trust"), &hosts, yes, &talk).await?;
             Ok(0)
         }
+        Command::Host(HostVerb::Snapshot { settings, now }) => {
+            Ok(told(&ops::take_turn(&settings, now, &talk, cancel).await?, console))
+        }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut crate::cli::command(), "bastide", &mut script);
@@ -207,6 +212,28 @@ async fn state(
             Ok(if examined.is_well() { 0 } else { error::FAILED })
         }
     }
+}
+
+/// How a host's turn ended, for its journal.
+fn told(turn: &Turn, console: &Console) -> u8 {
+    let troubles = match turn {
+        Turn::Taken(taken) => {
+            console.say(&format!("took {}: {} bytes in {:.1} s", taken.name, taken.size, taken.seconds));
+            &taken.troubles
+        }
+        Turn::NotDue { last, troubles } => {
+            console.say(&format!("none is due; the newest is {last}"));
+            troubles
+        }
+        Turn::Elsewhere { host } => {
+            console.say(&format!("{host} is taking one"));
+            return 0;
+        }
+    };
+    for trouble in troubles {
+        console.warn(trouble);
+    }
+    if troubles.is_empty() { 0 } else { error::EXCEPT }
 }
 
 pub(super) fn ended(reached: &Reached, console: &Console) -> u8 {

@@ -143,6 +143,15 @@ pub(super) fn status(status: &Status, format: OutputFormat) -> String {
         table.add_row([name.to_string(), host.kubelet.clone().unwrap_or_default(), components, drift, lock]);
     }
     out.push_str(&drawn(table));
+    let taken = status.hosts.iter().filter_map(|(name, host)| Some((name, host.recurring.as_ref()?.last.as_ref()?)));
+    if let Some((name, last)) = taken.max_by_key(|(_, last)| last.taken_at) {
+        let _ = writeln!(out, "recurring snapshot {} was taken by {name}", last.name);
+    }
+    for (name, host) in &status.hosts {
+        for trouble in &host.recurring_troubles {
+            let _ = writeln!(out, "recurring snapshots, {name}: {trouble}");
+        }
+    }
     if let Some(workloads) = &status.workloads {
         let _ = writeln!(out, "workloads {workloads}");
     }

@@ -32,23 +32,10 @@ impl Default for Backup {
     }
 }
 
-/// Reads it, and the older keys that it replaces.
+/// Reads it, or else the older keys that it replaces.
 pub(super) fn backup(etcd: &Section) -> Backup {
-    let mut backup = Backup::default();
-    let mut asked = Vec::new();
-    if let Some(field) = etcd.get("snapshot")
-        && field.boolean() == Some(true)
-    {
-        asked.push(field);
-    }
-    for key in ["creation", "retention"] {
-        if let Some(field) = etcd.given(key)
-            && field.parsed(values::duration).is_some()
-        {
-            asked.push(field);
-        }
-    }
-    if let Some(field) = etcd.get("backup_config")
+    let mut backup = older(etcd);
+    if let Some(field) = etcd.given("backup_config")
         && let Some(section) = field.section()
     {
         let enabled = section.get("enabled").and_then(|field| field.boolean());
@@ -67,16 +54,35 @@ pub(super) fn backup(etcd: &Section) -> Backup {
         if let Some(field) = section.get("safe_timestamp") {
             field.boolean();
         }
-        if backup.enabled && !field.node.is_empty() {
-            asked.push(field.clone());
+        if let Some(bucket) = section.given("s3backupconfig").or_else(|| section.given("s3_backup_config"))
+            && backup.enabled
+            && backup.bucket.as_ref().is_some_and(|bucket| bucket.keys.is_none())
+        {
+            bucket.warn_with(
+                "without access_key and secret_key recurring snapshots stay on the etcd hosts: keys of your environment are not \
+                 given to hosts",
+                "write both, or run `bastide etcd snapshot save` for what is to lie in the bucket",
+            );
         }
         section.finish();
     }
-    for field in asked {
-        field.warn_with(
-            "bastide takes no recurring snapshots yet: nothing is taken by itself",
-            "run `bastide etcd snapshot save` by a timer of your own until it does",
-        );
+    backup
+}
+
+/// `snapshot`, `creation` and `retention`, as RKE had them before `backup_config`: there, `retention` was a time.
+fn older(etcd: &Section) -> Backup {
+    let mut backup = Backup::default();
+    if let Some(field) = etcd.get("snapshot") {
+        backup.enabled = field.boolean().unwrap_or(true);
+    }
+    let length = |key| etcd.given(key).and_then(|field| field.parsed(values::duration));
+    if let Some(creation) = length("creation") {
+        // RKE's own is in whole hours since.
+        backup.interval = creation.max(Duration::from_hours(1));
+    }
+    if let Some(retention) = length("retention") {
+        let number = retention.as_secs().div_ceil(backup.interval.as_secs());
+        backup.retention = u32::try_from(number).unwrap_or(RETENTION).max(1);
     }
     backup
 }

@@ -246,6 +246,7 @@ fn units(sections: &Sections<'_>) -> Result<BTreeMap<UnitName, ObservedUnit>, St
         let unit = ObservedUnit {
             active: property("ActiveState") == "active",
             enabled: property("UnitFileState") == "enabled",
+            failed: property("ActiveState") == "failed",
             inputs: inputs.get(name).copied(),
         };
         units.insert(UnitName::new(name).map_err(|error| error.to_string())?, unit);

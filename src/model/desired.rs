@@ -243,6 +243,8 @@ pub enum Component {
     Proxy,
     /// What no process reads: `admin.conf`.
     Operator,
+    /// What runs now and then beside the cluster: recurring snapshots.
+    Recurring,
 }
 
 impl Component {
@@ -262,6 +264,7 @@ impl Component {
             Self::Kubelet => "kubelet",
             Self::Proxy => "kube-proxy",
             Self::Operator => "operator files",
+            Self::Recurring => "recurring snapshots",
         }
     }
 }

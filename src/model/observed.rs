@@ -114,6 +114,8 @@ pub struct ObservedUnit {
     pub active: bool,
     /// `systemctl is-enabled` says enabled.
     pub enabled: bool,
+    /// `systemctl is-failed` says failed.
+    pub failed: bool,
     /// The inputs that the last start by bastide had.
     pub inputs: Option<Digest>,
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::config::Cluster;
+use crate::config::Node;
 use crate::model::ClusterId;
 use crate::model::Desired;
 use crate::model::HostName;
@@ -18,6 +19,7 @@ use crate::ops::connect;
 use crate::ops::journal;
 use crate::plan::Unfinished;
 use crate::secrets;
+use crate::secrets::HostSigners;
 use crate::secrets::Secrets;
 use crate::store;
 use crate::store::Backup;
@@ -26,6 +28,7 @@ use crate::store::Freshness;
 use crate::store::Identity;
 use crate::store::Protection;
 use crate::store::Recipients;
+use crate::store::Signs as _;
 use crate::store::Store;
 use crate::store::StoreError;
 
@@ -51,6 +54,8 @@ pub(super) struct Kept {
     pub unfinished: Unfinished,
     /// Programs of the last two reached revisions, which stay on the hosts (design 11.9).
     pub keep: BTreeSet<RemotePath>,
+    /// The identity of a state that is yet to be made. What its hosts sign with comes out of it.
+    pub unborn: Option<Identity>,
 }
 
 impl Kept {
@@ -65,6 +70,7 @@ impl Kept {
             reached: None,
             unfinished: Unfinished::default(),
             keep: BTreeSet::new(),
+            unborn: None,
         };
         let peek = match store::peek(&kept.folder) {
             Ok(peek) => peek,
@@ -191,7 +197,10 @@ impl Kept {
             (identity, path, backup)
         } else {
             let (protection, backup) = protection(cluster, &recipients, no_identity_backup, talk)?;
-            let identity = Identity::generate(id)?;
+            let identity = match self.unborn.take() {
+                Some(drawn) if drawn.cluster() == id => drawn,
+                _ => Identity::generate(id)?,
+            };
             let path = identity.save(&folder, &protection)?;
             (identity, path, backup)
         };
@@ -205,6 +214,24 @@ impl Kept {
         ));
         self.store = Some(store);
         Ok(lock)
+    }
+
+    /// What the etcd hosts of `cluster` sign with; where there is no state yet, by the identity that the state will have.
+    pub(super) fn signers(&mut self, cluster: &Cluster, id: &ClusterId) -> Result<HostSigners, OpsError> {
+        if self.store.is_none() && self.unborn.as_ref().is_none_or(|drawn| drawn.cluster() != id) {
+            self.unborn = Some(Identity::generate(id)?);
+        }
+        let identity = match (&self.store, &self.unborn) {
+            (Some(store), _) => store.identity(),
+            (None, Some(drawn)) => drawn,
+            (None, None) => return Err(OpsError::Impossible("there is no identity".to_owned())),
+        };
+        let key = |node: &Node| {
+            let key = identity.host_key(&node.name)?;
+            Ok((node.name.clone(), (key.signer(), key.text())))
+        };
+        let hosts = cluster.etcd_members().map(key).collect::<Result<_, StoreError>>()?;
+        Ok(HostSigners { identity: identity.signer(), hosts })
     }
 
     /// The last reached revision's id.

@@ -88,7 +88,20 @@ impl Local {
         if found != self.cluster.kubernetes {
             return Err(OpsError::OtherRelease { bundle: folder, found, wanted: self.cluster.kubernetes });
         }
-        Ok(Arc::new(bundle))
+        Ok(Arc::new(self.with_bastide(bundle)?))
+    }
+}
+
+impl Local {
+    /// Hosts that take snapshots by themselves do so with bastide: the bundle's, or else this very program, where they can run it.
+    fn with_bastide(&self, bundle: Bundle) -> Result<Bundle, OpsError> {
+        let release = bundle.release();
+        let runs = cfg!(target_os = "linux") && release.architecture == std::env::consts::ARCH;
+        if !self.cluster.services.etcd.backup.enabled || release.packages.contains_key("bastide") || !runs {
+            return Ok(bundle);
+        }
+        // Not by its path: a newer one may lie there by now.
+        Ok(bundle.with_program("bastide", env!("CARGO_PKG_VERSION"), Path::new("/proc/self/exe"))?)
     }
 }
 

@@ -114,7 +114,7 @@ pub(super) async fn prepare(
 /// Looks at everything and renders the target, without a plan.
 pub(super) async fn survey(
     local: Local,
-    kept: Kept,
+    mut kept: Kept,
     saved: Option<SavedTarget<'_>>,
     bundle: Arc<Bundle>,
     fleet: Fleet<RealHost>,
@@ -129,7 +129,7 @@ pub(super) async fn survey(
     let guessed = guessed_names(&local.cluster);
     let mut target = match saved {
         Some(saved) => saved(&kept)?,
-        None => render(&local, &bundle, &kept, &guessed, None, now)?,
+        None => render(&local, &bundle, &mut kept, &guessed, None, now)?,
     };
     let scopes = scopes(&target.desired, kept.reached.as_ref());
     let seen = look(&fleet, &scopes).await?;
@@ -140,7 +140,7 @@ pub(super) async fn survey(
     let names = names(&seen, kept.newest.as_ref());
     let alike = |names| render::named_alike(&local.cluster, names);
     if saved.is_none() && alike(&names) != alike(&guessed) {
-        target = render(&local, &bundle, &kept, &names, Some(target), now)?;
+        target = render(&local, &bundle, &mut kept, &names, Some(target), now)?;
     }
     let doors = doors(&local, &fleet, &target, &seen, now)?;
     let mut observed = seen;
@@ -216,7 +216,7 @@ impl Ask for Questions {
 fn render(
     local: &Local,
     bundle: &Bundle,
-    kept: &Kept,
+    kept: &mut Kept,
     names: &BTreeMap<HostName, String>,
     first: Option<Target>,
     now: i64,
@@ -232,7 +232,8 @@ fn render(
         }
         (secrets, issued)
     };
-    let rendered = render::desired(&local.cluster, &secrets, bundle.release(), &local.addons, names)?;
+    let signers = kept.signers(&local.cluster, &secrets.cluster)?;
+    let rendered = render::desired(&local.cluster, &secrets, bundle.release(), &local.addons, names, Some(&signers))?;
     Ok(Target { desired: rendered.desired, blobs: Arc::new(rendered.blobs), secrets, issued })
 }
 

@@ -23,6 +23,8 @@ use crate::ops::kept::Kept;
 use crate::ops::live;
 use crate::ops::live::Live;
 use crate::ops::prepare;
+use crate::ops::recurring;
+use crate::ops::snapshot::HostReport;
 use crate::secrets::Secrets;
 
 /// Certificates that end sooner are listed: `up` renews from here on.
@@ -78,6 +80,12 @@ pub struct HostStatus {
     pub drift: Vec<String>,
     /// Who is at work.
     pub lock: Option<LockHolder>,
+    /// What it tells of the snapshots that it takes by itself; absent where it takes none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recurring: Option<HostReport>,
+    /// Why it takes none although it should.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub recurring_troubles: Vec<String>,
 }
 
 /// Asks every component itself, and compares every host with the last reached revision.
@@ -91,7 +99,8 @@ pub async fn status(invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<Sta
     let id = id.ok_or_else(|| OpsError::Impossible("no `up` has run on this cluster yet".to_owned()))?;
     let newest = store.newest().cloned();
 
-    let Live { target, observed, doors, trouble, plan, .. } = Live::look(&local, &kept, &id, invocation, talk).await?;
+    let Live { target, fleet, observed, doors, trouble, plan } =
+        Live::look(&local, &kept, &id, invocation, talk).await?;
     let mut notes = Vec::from_iter(trouble);
     let silent_api = observed.objects.is_none();
     let mut hosts = healths(&target.desired.hosts, &doors).await;
@@ -116,6 +125,16 @@ pub async fn status(invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<Sta
         }
         Err(refusals) => notes.extend(refusals.iter().map(ToString::to_string)),
     }
+    let since = newest.as_ref().map_or(now, |revision| revision.at);
+    let interval = local.cluster.services.etcd.backup.interval;
+    let recurring = recurring::look(&target.desired, &observed, &fleet, interval, (since, now)).await?;
+    notes.extend(recurring.overdue);
+    for (name, report) in recurring.reports {
+        hosts.entry(name).or_default().recurring = Some(report);
+    }
+    for (name, troubles) in recurring.troubles {
+        hosts.entry(name).or_default().recurring_troubles = troubles;
+    }
     let file_changed = newest.as_ref().is_some_and(|revision| revision.config != local.digest);
     let mut workloads = None;
     if !silent_api {
@@ -125,7 +144,10 @@ pub async fn status(invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<Sta
     let well = reached
         && workloads.is_none()
         && hosts.values().all(|host| {
-            host.unreachable.is_none() && host.drift.is_empty() && host.components.values().all(Option::is_none)
+            host.unreachable.is_none()
+                && host.drift.is_empty()
+                && host.recurring_troubles.is_empty()
+                && host.components.values().all(Option::is_none)
         });
     let health = if silent_api {
         Overall::Unreachable

@@ -38,7 +38,7 @@ pub(super) fn harmless(diff: &HostDiff) -> Batch {
     let mut actions = base(diff);
     actions.extend(written(diff, |file| is_harmless(file, &disruptive)));
     reload(&mut actions, diff.interrupted);
-    actions.extend(owned(&diff.units, |component| component == Component::System));
+    actions.extend(owned(&diff.units, |component| matches!(component, Component::System | Component::Recurring)));
     actions.extend(diff.images.iter().cloned());
     Batch(actions)
 }

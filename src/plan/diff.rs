@@ -96,7 +96,21 @@ impl HostDiff {
         let files = self.files.iter().filter(|file| file.place == Place::Manifest || careful(file));
         let parts = self.units.iter().chain(&self.pods).map(|part| part.component);
         let components = files.map(|file| file.component).chain(parts);
-        components.filter(|component| *component != Component::System).collect()
+        components.filter(|component| !matches!(component, Component::System | Component::Recurring)).collect()
+    }
+    /// This without what runs beside the cluster, and that alone. Its folders stay with the rest.
+    pub(super) fn split(&self) -> (Self, Self) {
+        let beside = |component: Component| component == Component::Recurring;
+        let mut rest = self.clone();
+        rest.files.retain(|file| !beside(file.component));
+        rest.units.retain(|part| !beside(part.component));
+        let later = Self {
+            roles: self.roles.clone(),
+            files: self.files.iter().filter(|file| beside(file.component)).cloned().collect(),
+            units: self.units.iter().filter(|part| beside(part.component)).cloned().collect(),
+            ..Self::default()
+        };
+        (rest, later)
     }
     /// Whether the kubelet and containerd are all that it takes to lose this host's workloads only.
     pub(super) fn only_worker(&self) -> bool {

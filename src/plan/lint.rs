@@ -84,8 +84,11 @@ pub(super) fn gate_of(component: Component, host: &HostName) -> Option<Gate> {
         Component::ControllerManager => Some(Gate::ControllerManager { host }),
         Component::Scheduler => Some(Gate::Scheduler { host }),
         Component::Kubelet => Some(Gate::Kubelet { host }),
-        Component::System | Component::Containerd | Component::Balancer | Component::Proxy | Component::Operator => {
-            None
-        }
+        Component::System
+        | Component::Containerd
+        | Component::Balancer
+        | Component::Proxy
+        | Component::Operator
+        | Component::Recurring => None,
     }
 }

@@ -95,7 +95,17 @@ fn all_gates(host: &HostName, diff: &HostDiff) -> Vec<Gate> {
 /// Orders everything.
 pub(super) fn stages(situation: &Situation<'_>, diffs: &Diffs, objects: Vec<ObjectAction>) -> Vec<Stage> {
     if situation.fresh {
-        return made(situation, diffs, objects);
+        // A program of many megabytes need not come before the nodes are ready.
+        let (rest, later): (Vec<_>, Vec<_>) = diffs
+            .iter()
+            .map(|(host, diff)| {
+                let (rest, later) = diff.split();
+                ((host.clone(), rest), (host.clone(), later))
+            })
+            .unzip();
+        let mut stages = made(situation, &rest.into_iter().collect(), objects);
+        stages.extend(beside(&later.into_iter().collect()));
+        return stages;
     }
     let mut stages = Vec::new();
     stages.push(harmless(diffs));
@@ -134,6 +144,19 @@ fn made(situation: &Situation<'_>, diffs: &Diffs, objects: Vec<ObjectAction>) ->
         },
         Stage { title: "cluster objects and nodes".to_owned(), width: 1, steps: Vec::new(), objects, gates },
     ]
+}
+
+/// What runs beside a cluster that has just been made.
+fn beside(diffs: &Diffs) -> Option<Stage> {
+    let busy = diffs.iter().filter(|(_, diff)| !diff.is_empty());
+    let steps: Vec<_> = busy.map(|(host, diff)| whole(host, diff, Vec::new())).collect();
+    (!steps.is_empty()).then(|| Stage {
+        title: "what runs beside the cluster".to_owned(),
+        width: steps.len(),
+        steps,
+        objects: Vec::new(),
+        gates: Vec::new(),
+    })
 }
 
 fn whole(host: &HostName, diff: &HostDiff, gates: Vec<Gate>) -> Step {

@@ -3,6 +3,7 @@
 use crate::model::DesiredHost;
 use crate::model::Keep;
 use crate::model::Scope;
+use crate::model::UnitName;
 
 /// Port of the API server and of the balancer that stands in for it.
 const API_PORT: u16 = 6443;
@@ -16,7 +17,12 @@ const KUBELET_PORT: u16 = 10250;
 pub fn scope(desired: &DesiredHost) -> Scope {
     let mut scope = Scope {
         directories: desired.directories.iter().map(|directory| directory.path.clone()).collect(),
-        units: desired.units.iter().map(|unit| unit.name.clone()).collect(),
+        units: desired
+            .units
+            .iter()
+            .flat_map(|unit| [Some(unit.name.clone()), triggered(&unit.name)])
+            .flatten()
+            .collect(),
         users: desired.users.iter().map(|user| user.name.clone()).collect(),
         uids: desired.users.iter().map(|user| user.uid).collect(),
         // 6443 on every host: those without an API server bind it for the node-local balancer.
@@ -33,4 +39,9 @@ pub fn scope(desired: &DesiredHost) -> Scope {
         };
     }
     scope
+}
+
+/// The service that a timer starts: nobody restarts it for its inputs, and yet it can fail.
+fn triggered(name: &UnitName) -> Option<UnitName> {
+    UnitName::new(format!("{}.service", name.as_str().strip_suffix(".timer")?)).ok()
 }

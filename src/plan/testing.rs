@@ -54,6 +54,7 @@ pub(crate) struct Builder {
     changes: BTreeMap<(String, Component), u32>,
     extra: Vec<(String, String)>,
     objects: Vec<(ObjectId, ObjectSet, u32)>,
+    recurring: bool,
 }
 
 impl Builder {
@@ -79,6 +80,11 @@ impl Builder {
     pub(crate) fn change_everywhere(self, component: Component) -> Self {
         let hosts = self.hosts.clone();
         hosts.iter().fold(self, |builder, (host, _)| builder.change(host, component))
+    }
+    /// etcd hosts take snapshots by themselves.
+    pub(crate) fn recurring(mut self) -> Self {
+        self.recurring = true;
+        self
     }
     /// A managed file that only some targets have.
     pub(crate) fn file(mut self, host: &str, path: &str) -> Self {
@@ -136,6 +142,10 @@ impl Builder {
         if letters.contains('e') {
             built.file(Component::Etcd, "/etc/etcd/pki/server.key", 0o600);
             built.pod(Component::Etcd, "etcd");
+            if self.recurring {
+                built.file(Component::Recurring, "/opt/bastide/bin/bastide", 0o755);
+                built.file(Component::Recurring, "/etc/systemd/system/bastide-snapshots.timer", 0o600);
+            }
         }
         if letters.contains('c') {
             built.file(Component::ApiServer, "/etc/kubernetes/pki/apiserver.key", 0o600);
@@ -148,6 +158,7 @@ impl Builder {
         for (_, extra) in self.extra.iter().filter(|(owner, _)| owner == host) {
             built.file(Component::Operator, extra, 0o600);
         }
+        let timer = self.recurring && letters.contains('e');
         let Built { files, pods, .. } = built;
         let unit = |component, name: &str, effect| Unit {
             name: UnitName::new(name).unwrap(),
@@ -167,11 +178,14 @@ impl Builder {
                 .map(|text| Directory { path: path(text), access: Access::root(0o700) })
                 .into(),
             files,
-            units: vec![
+            units: [
                 unit(Component::System, "systemd-sysctl.service", Effect::Rerun),
                 unit(Component::Containerd, "containerd.service", Effect::Restart),
                 unit(Component::Kubelet, "kubelet.service", Effect::Restart),
-            ],
+            ]
+            .into_iter()
+            .chain(timer.then(|| unit(Component::Recurring, "bastide-snapshots.timer", Effect::Restart)))
+            .collect(),
             images: [("registry.k8s.io/pause:3.10.2", image("pause", blobs))]
                 .map(|(text, image)| (ImageRef::new(text).unwrap(), image))
                 .into(),

@@ -14,6 +14,7 @@ use sha2::Sha256;
 
 use crate::model::ArtifactFile;
 use crate::model::Digest;
+use crate::model::Package;
 use crate::model::Release;
 use crate::release::BundleError;
 use crate::release::Flaw;
@@ -88,6 +89,31 @@ impl Bundle {
     /// What it holds.
     pub fn release(&self) -> &Release {
         &self.release
+    }
+
+    /// This with one more program, which is not in its folder: whatever `path` is now.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn with_program(mut self, package: &str, version: &str, path: &Path) -> Result<Self, BundleError> {
+        let unreadable =
+            |error: io::Error| BundleError::Unreadable { path: path.to_owned(), reason: error.to_string() };
+        let mut file = File::open(path).map_err(unreadable)?;
+        let (mut hash, mut size, mut buffer) = (Sha256::new(), 0, vec![0; 256 << 10]);
+        loop {
+            let count = file.read(&mut buffer).map_err(unreadable)?;
+            if count == 0 {
+                break;
+            }
+            hash.update(&buffer[..count]);
+            size += count as u64;
+        }
+        let sha256 = Digest(hash.finalize().into());
+        let file = ArtifactFile { sha256, size, path: path.display().to_string() };
+        let files = [(package.to_owned(), file)].into();
+        self.release.packages.insert(package.to_owned(), Package { version: version.to_owned(), files });
+        self.files.insert(sha256, (path.to_owned(), size));
+        Ok(self)
     }
 
     /// Whether a file with this digest is described.

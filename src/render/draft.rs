@@ -30,6 +30,7 @@ use crate::render::pod::StaticPod;
 use crate::render::template::Templates;
 use crate::secrets;
 use crate::secrets::AuthorityName;
+use crate::secrets::HostSigners;
 use crate::secrets::Leaf;
 use crate::secrets::LeafId;
 use crate::secrets::LeafName;
@@ -43,6 +44,8 @@ pub(super) struct Shop<'a> {
     pub secrets: &'a Secrets,
     /// Programs and images.
     pub release: &'a Release,
+    /// The keys that hosts sign with.
+    pub signers: Option<&'a HostSigners>,
     /// The template engine.
     pub templates: Templates,
     /// Contents so far.

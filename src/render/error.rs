@@ -82,6 +82,16 @@ pub enum RenderError {
         /// File within it.
         program: String,
     },
+    /// There is no bastide that the hosts could run.
+    #[error(
+        "services.etcd.backup_config: recurring snapshots are taken by bastide on the etcd hosts, which are {architecture} with \
+         Linux, and this bastide is not; put one for them into the bundle as package \"bastide\", or write\nservices:\n  etcd:\n    \
+         backup_config:\n      enabled: false"
+    )]
+    NoOwnProgram {
+        /// Of the bundle.
+        architecture: String,
+    },
     /// The secrets lack a leaf of the table.
     #[error("the secrets hold no certificate {leaf} for {host}")]
     MissingLeaf {

@@ -30,6 +30,7 @@ pub mod objects;
 mod pod;
 mod proxy;
 mod read_back;
+mod recurring;
 mod scheduler;
 mod shutdown;
 mod system;
@@ -68,6 +69,7 @@ use crate::render::objects::AddonText;
 use crate::render::template::Templates;
 use crate::secrets::AuthorityName;
 use crate::secrets::EncryptionKey;
+use crate::secrets::HostSigners;
 use crate::secrets::LeafName;
 use crate::secrets::Secrets;
 
@@ -97,7 +99,7 @@ pub struct Rendered {
 }
 
 /// Makes the target. `os_names` are the hosts' own names as far as they were seen: the kubelet is told its node's name
-/// only where the system's differs (CIS 4.2.7).
+/// only where the system's differs (CIS 4.2.7). `signers` are needed where hosts take snapshots by themselves.
 ///
 /// # Errors
 /// Every problem at once: settings that weaken a hardened one, values without meaning, things that the release or the
@@ -108,10 +110,11 @@ pub fn desired(
     release: &Release,
     addons: &[AddonText],
     os_names: &BTreeMap<HostName, String>,
+    signers: Option<&HostSigners>,
 ) -> Result<Rendered, RenderErrors> {
     let templates = Templates::load().map_err(|error| RenderErrors(vec![error]))?;
     let judge = Judge::new(&cluster.options.allow);
-    let mut shop = Shop { cluster, secrets, release, templates, blobs: Blobs::default(), judge };
+    let mut shop = Shop { cluster, secrets, release, signers, templates, blobs: Blobs::default(), judge };
     let hosts = cluster
         .nodes
         .iter()
@@ -169,6 +172,9 @@ fn host<'a>(shop: &mut Shop<'a>, node: &'a Node, os_name: Option<&str>) -> Desir
     }
     proxy::render(&mut draft);
     kubelet::render(&mut draft, os_name);
+    if node.roles.etcd() {
+        recurring::render(&mut draft);
+    }
     workload_images(&mut draft);
     draft.host.labels = node::labels(node);
     draft.host.taints = node::taints(node);

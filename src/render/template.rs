@@ -32,6 +32,8 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("balancer.service", include_str!("../../templates/balancer.service.hbs")),
     ("reload-balancer.sh", include_str!("../../templates/reload-balancer.sh.hbs")),
     ("shutdown.sh", include_str!("../../templates/shutdown.sh.hbs")),
+    ("snapshots.service", include_str!("../../templates/snapshots.service.hbs")),
+    ("snapshots.timer", include_str!("../../templates/snapshots.timer.hbs")),
     ("static-pod.yaml", include_str!("../../templates/static-pod.yaml.hbs")),
     ("sysctl.conf", include_str!("../../templates/sysctl.conf.hbs")),
 ];

@@ -71,7 +71,9 @@ impl Service {
     /// Whose certificate a row of the table is.
     pub fn of(name: LeafName) -> Self {
         match name {
-            LeafName::EtcdServer | LeafName::EtcdPeer | LeafName::EtcdHealthcheck => Self::Etcd,
+            LeafName::EtcdServer | LeafName::EtcdPeer | LeafName::EtcdHealthcheck | LeafName::EtcdSnapshot => {
+                Self::Etcd
+            }
             LeafName::ApiServer | LeafName::ApiServerKubeletClient | LeafName::ApiServerEtcdClient => {
                 Self::KubeApiserver
             }

@@ -44,7 +44,8 @@ const WITHOUT_METRICS: &str = "monitoring: {provider: none}\n";
 
 fn rendered(text: &str, secrets: &Secrets) -> Rendered {
     let cluster = support::cluster(text);
-    render::desired(&cluster, secrets, &support::release(), &[], &BTreeMap::new()).unwrap()
+    render::desired(&cluster, secrets, &support::release(), &[], &BTreeMap::new(), Some(&support::signers(&cluster)))
+        .unwrap()
 }
 
 fn renewed(kept: &Secrets) -> Secrets {
@@ -176,7 +177,8 @@ fn services_hosts_and_time_choose_the_certificates() {
     };
     assert_eq!(names(Renewal::default(), support::NOW).len(), secrets.leaves.len());
     let etcd = Renewal { services: [Service::Etcd].into(), ..Renewal::default() };
-    assert_eq!(names(etcd, support::NOW), ["etcd-server of e1", "etcd-peer of e1", "etcd-healthcheck-client of e1"]);
+    let own = ["etcd-server of e1", "etcd-peer of e1", "etcd-healthcheck-client of e1", "etcd-snapshot-client of e1"];
+    assert_eq!(names(etcd, support::NOW), own);
     let kubelet = Renewal {
         services: [Service::Kubelet].into(),
         hosts: [HostName::new("w1").unwrap()].into(),

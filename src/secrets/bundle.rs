@@ -148,6 +148,8 @@ pub enum LeafName {
     EtcdPeer,
     /// etcd health check client. Per member.
     EtcdHealthcheck,
+    /// etcd client of the host's own recurring snapshots. Per member, where there are any.
+    EtcdSnapshot,
     /// Kubelet as client (`system:node:NAME`), seeded. Per host.
     KubeletClient,
     /// Kubelet as server. Per host.

@@ -112,9 +112,11 @@ pub fn not_before(certificate: &str) -> Option<i64> {
 /// Who signs a row of the table.
 pub(super) fn issuer(name: LeafName) -> AuthorityName {
     match name {
-        LeafName::EtcdServer | LeafName::EtcdPeer | LeafName::EtcdHealthcheck | LeafName::ApiServerEtcdClient => {
-            AuthorityName::Etcd
-        }
+        LeafName::EtcdServer
+        | LeafName::EtcdPeer
+        | LeafName::EtcdHealthcheck
+        | LeafName::EtcdSnapshot
+        | LeafName::ApiServerEtcdClient => AuthorityName::Etcd,
         LeafName::FrontProxyClient => AuthorityName::FrontProxy,
         LeafName::ApiServer
         | LeafName::ApiServerKubeletClient

@@ -182,6 +182,9 @@ pub(crate) fn table(cluster: &Cluster) -> BTreeMap<LeafId, Template> {
             add(LeafName::EtcdServer, member());
             add(LeafName::EtcdPeer, member());
             add(LeafName::EtcdHealthcheck, Template::client(Etcd, "kube-etcd-healthcheck-client", None));
+            if cluster.services.etcd.backup.enabled {
+                add(LeafName::EtcdSnapshot, Template::client(Etcd, "bastide-snapshot", None));
+            }
         }
     }
     if cluster.metrics_server_replicas.is_some() {
@@ -250,7 +253,7 @@ impl fmt::Display for AuthorityName {
 
 impl LeafName {
     /// All rows, in the table's order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ApiServer,
         Self::ApiServerKubeletClient,
         Self::ApiServerEtcdClient,
@@ -261,6 +264,7 @@ impl LeafName {
         Self::EtcdServer,
         Self::EtcdPeer,
         Self::EtcdHealthcheck,
+        Self::EtcdSnapshot,
         Self::KubeletClient,
         Self::KubeletServer,
         Self::Proxy,
@@ -281,6 +285,7 @@ impl LeafName {
             Self::EtcdServer => "etcd-server",
             Self::EtcdPeer => "etcd-peer",
             Self::EtcdHealthcheck => "etcd-healthcheck-client",
+            Self::EtcdSnapshot => "etcd-snapshot-client",
             Self::KubeletClient => "kubelet-client",
             Self::KubeletServer => "kubelet-server",
             Self::Proxy => "proxy",

@@ -15,6 +15,7 @@ mod identity;
 mod kills;
 mod layouts;
 mod load;
+mod recurring;
 mod restore;
 mod rollback;
 mod saved;

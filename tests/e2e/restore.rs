@@ -15,6 +15,7 @@ use bed::Cache;
 use bed::Node;
 use serde_json::Value;
 
+use crate::recurring;
 use crate::support::Cluster;
 use crate::support::Ended;
 use crate::support::seed;
@@ -151,8 +152,9 @@ pub(crate) fn comes_back_from_a_sealed_snapshot(cluster: &Cluster) -> Result<()>
     cluster.kubectl(&["create", "-f", &node.display().to_string()])?;
     cluster.kubectl(&["create", "clusterrolebinding", "leaked-binding", "--clusterrole=view", "--user=eve"])?;
     cluster.kubectl(&["create", "secret", "generic", "leaked-secret"])?;
-    succeeds(&cluster.bastide(&["etcd", "snapshot", "save", "--name", "kept", "--local", "."])?, "saved");
-    let file = cluster.folder().join("kept.snapshot");
+    // Taken by the host itself, which is as good as any.
+    let kept = recurring::taken_by_its_host(cluster)?;
+    let file = recurring::fetched(cluster, &kept)?;
     cluster.kubectl(&["delete", "node", "left-since", "--wait=false"])?;
     cluster.kubectl(&["delete", "clusterrolebinding/leaked-binding", "secret/leaked-secret"])?;
     write(cluster, "after")?;
@@ -160,7 +162,7 @@ pub(crate) fn comes_back_from_a_sealed_snapshot(cluster: &Cluster) -> Result<()>
     assert_ne!(before, after);
 
     let running = cluster.host("h1").ssh("pgrep -x etcd")?;
-    let asked = cluster.bastide(&["etcd", "snapshot", "restore", "kept"])?;
+    let asked = cluster.bastide(&["etcd", "snapshot", "restore", &kept])?;
     assert_eq!(asked.code, Some(1), "nobody can be asked: {asked}");
     for words in
         ["come back: default/leaked-secret", "come back: leaked-binding", "a last snapshot of what lives is taken"]
@@ -171,9 +173,11 @@ pub(crate) fn comes_back_from_a_sealed_snapshot(cluster: &Cluster) -> Result<()>
     let mut flipped = bytes.clone();
     flipped[bytes.len() * (1 + drawn(8, 1)) / 10] ^= 1;
     fs::create_dir(cluster.folder().join("broken"))?;
-    for (name, bytes) in
-        [("broken/kept.snapshot", &flipped[..]), ("newest.snapshot", &bytes), ("kept.db", &bytes[..bytes.len() - 1])]
-    {
+    for (name, bytes) in [
+        (&*format!("broken/{kept}.snapshot"), &flipped[..]),
+        ("newest.snapshot", &bytes),
+        ("kept.db", &bytes[..bytes.len() - 1]),
+    ] {
         let path = cluster.folder().join(name);
         fs::write(&path, bytes)?;
         let refused = restore(cluster, &path, &[FOREIGN])?;
@@ -185,19 +189,20 @@ pub(crate) fn comes_back_from_a_sealed_snapshot(cluster: &Cluster) -> Result<()>
     println!("killed at {step:?}, and {}", if back { "back" } else { "on" });
     // By its name, from the host; or by its file here: it is the same snapshot.
     if back {
-        killed_at(cluster, "kept", &[], step)?;
+        killed_at(cluster, &kept, &[], step)?;
         let listed = cluster.bastide(&["etcd", "snapshot", "list"])?;
         assert!(listed.stdout.contains("before-restore_"), "no last snapshot was taken: {listed}");
         succeeds(&abort(cluster)?, "taken back");
         is_as(cluster, &after)?;
     }
     began_anew_on_an_empty_disk(cluster)?;
-    let (refused, told) = (cluster.bastide(&["etcd", "snapshot", "restore", "kept"])?, "is not this cluster's");
+    let (refused, told) = (cluster.bastide(&["etcd", "snapshot", "restore", &kept])?, "is not this cluster's");
     assert!(refused.code == Some(1) && refused.to_string().contains(told), "an empty etcd counts as alive: {refused}");
     let refused = cluster.bastide(&["etcd", "snapshot", "save", "--name", "empty"])?;
     assert!(refused.code == Some(1) && refused.stderr.contains("began anew"), "an empty etcd is kept: {refused}");
+    recurring::refused_by_its_host(cluster, "began anew")?;
     killed_at(cluster, &file, &[], step)?;
-    succeeds(&restore(cluster, "kept", &["--timings"])?, "one host, its etcd disk lost");
+    succeeds(&restore(cluster, &kept, &["--timings"])?, "one host, its etcd disk lost");
     let nodes = cluster.kubectl(&["get", "nodes", "-o", "name"])?;
     assert!(!nodes.contains("left-since"), "a node that came back and is in no file: {nodes}");
     is_as(cluster, &before)

@@ -10,6 +10,8 @@ use anyhow::Result;
 use serde_json::Value;
 
 use crate::identity;
+use crate::checks;
+use crate::recurring;
 use crate::restore;
 use crate::support::Cluster;
 use crate::support::Ended;
@@ -20,7 +22,12 @@ const FOLDER: &str = "/var/lib/bastide/snapshots";
 #[test]
 fn snapshots_hold_what_etcd_held_and_a_restore_brings_it_back() -> Result<()> {
     let mut cluster = Cluster::one_host()?;
-    cluster.up();
+    cluster.recurring()?;
+    let up = cluster.bastide(&["up", "--yes", "--no-identity-backup", "--timings"])?;
+    anyhow::ensure!(up.code == Some(0), "{up}");
+    // Also with what runs beside the cluster, which comes by itself.
+    assert!(checks::sessions(&up).into_iter().all(|(_, sessions)| sessions <= 10), "{up}");
+    recurring::hosts_take_snapshots_by_themselves(&cluster)?;
     state_goes_elsewhere_and_is_sealed_to_others(&mut cluster)?;
     let cluster = cluster;
     snapshots_are_believed_only_as_they_were_taken(&cluster)?;

@@ -180,7 +180,7 @@ async fn containerd_and_a_kubelet_come_up_and_leave_nothing_behind() {
     assert_eq!(seen.images.into_iter().collect::<Vec<_>>(), [(ImageRef::new(PAUSE).unwrap(), manifest)]);
     assert_eq!(seen.pods.into_iter().collect::<Vec<_>>(), [("web".to_owned(), Some(digest("good")))]);
     for name in ["containerd.service", "kubelet.service"] {
-        let unit = ObservedUnit { active: true, enabled: true, inputs: Some(digest(name)) };
+        let unit = ObservedUnit { active: true, enabled: true, failed: false, inputs: Some(digest(name)) };
         assert_eq!(seen.units[&UnitName::new(name).unwrap()], unit, "{name}");
     }
     assert!(seen.record.is_some_and(|record| record.complete));

@@ -37,6 +37,8 @@ network:
   plugin: flannel
 ingress:
   provider: none
+services:
+  etcd: {{backup_config: {{enabled: false}}}}
 bastide:
   artifacts:
     bundle: {bundle}

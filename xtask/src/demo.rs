@@ -37,8 +37,13 @@ pub(crate) fn up() -> Result<()> {
     _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(folder.join("bin"))?;
     let folder = fs::canonicalize(&folder)?;
-    ClusterFile::new(NAME, HOSTS.iter().map(|host| Node::all_roles(host)).collect()).write(&bed, &folder)?;
-    write_environment(&folder, &program)?;
+    let mut file = ClusterFile::new(NAME, HOSTS.iter().map(|host| Node::all_roles(host)).collect());
+    file.recurring = true;
+    file.write(&bed, &folder)?;
+    // The hosts are given it for their snapshots: without what only a debugger reads it is half as large.
+    let small = folder.join("bastide");
+    run(Command::new("strip").arg("-o").arg(&small).arg(&program))?;
+    write_environment(&folder, &small)?;
 
     phase("bastide up", || {
         run(Command::new(folder.join("bin/bastide")).args(["up", "--yes", "--no-identity-backup"]))

@@ -95,7 +95,8 @@ impl Part {
             Self::Older => of_soak("soak::three_hosts_on_the_older_minor"),
             Self::Patch => of_soak("versions::the_next_patch_and_back"),
             Self::Restore => {
-                vec!["--no-fail-fast", "--test", "e2e", "--", "--ignored", "--test-threads=1", "restore::"]
+                let hosts = ["--no-fail-fast", "--test", "e2e", "--", "--ignored", "--test-threads=1"];
+                hosts.into_iter().chain(["restore::", "recurring::"]).collect()
             }
             Self::Load => of_soak("load::operations_under_a_steady_load"),
             Self::Machine => vec!["--test", "vm"],

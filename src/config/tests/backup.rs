@@ -109,3 +109,34 @@ services:
         keep one of them
     "#);
 }
+
+#[test]
+fn the_older_keys_count_where_backup_config_does_not_stand() {
+    let etcd = |text: &str| {
+        let parsed = read(&with(&format!("services: {{etcd: {text}}}\n")));
+        parsed.unwrap_or_else(|errors| panic!("{errors:?}")).cluster.services.etcd.backup
+    };
+    let older = etcd("{snapshot: true, creation: 6h, retention: 25h}");
+    assert_eq!((older.enabled, older.interval, older.retention), (true, Duration::from_hours(6), 5));
+    assert!(!etcd("{snapshot: false}").enabled);
+    let often = etcd("{creation: 5m0s, retention: 24h}");
+    assert_eq!((often.interval, often.retention), (Duration::from_hours(1), 24));
+    let both = etcd("{snapshot: false, creation: 6h, backup_config: {interval_hours: 3}}");
+    assert_eq!((both.enabled, both.interval, both.retention), (true, Duration::from_hours(3), 6));
+}
+
+#[test]
+fn a_bucket_without_keys_of_its_own_is_none_of_the_hosts() {
+    insta::assert_snapshot!(said(&with(
+        "services: {etcd: {backup_config: {s3backupconfig: {endpoint: s3.amazonaws.com, bucket_name: b.c}}}}\n",
+    )), @r"
+    5:35 warning: services.etcd.backup_config.s3backupconfig: without access_key and secret_key recurring snapshots stay on the etcd hosts: keys of your environment are not given to hosts
+        write both, or run `bastide etcd snapshot save` for what is to lie in the bucket
+    ");
+    assert_eq!(
+        said(&with(
+            "services: {etcd: {backup_config: {enabled: false, s3backupconfig: {endpoint: s3.a.com, bucket_name: b.c}}}}\n",
+        )),
+        ""
+    );
+}

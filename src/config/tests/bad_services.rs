@@ -156,7 +156,7 @@ fn what_has_no_effect_is_never_silent() {
     insta::assert_snapshot!(said(&with(
         "
 services:
-  etcd: {snapshot: true, creation: 6h, backup_config: {interval_hours: 12, s3backupconfig: {secret_key: hunter2, bucket: x}}}
+  etcd: {backup_config: {s3backupconfig: {secret_key: hunter2, bucket: x}}}
   kube-api:
     audit_log: {enabled: false}
     event_rate_limit: {enabled: false}
@@ -166,19 +166,13 @@ upgrade_strategy: {max_unavailable_worker: 10%, drain: yes}
 addons_include: ['https://example.com/a.yml']
 ",
     )), @r#"
-    7:20 warning: services.etcd.snapshot: bastide takes no recurring snapshots yet: nothing is taken by itself
-        run `bastide etcd snapshot save` by a timer of your own until it does
-    7:36 warning: services.etcd.creation: bastide takes no recurring snapshots yet: nothing is taken by itself
-        run `bastide etcd snapshot save` by a timer of your own until it does
-    7:40 warning: services.etcd.backup_config: bastide takes no recurring snapshots yet: nothing is taken by itself
-        run `bastide etcd snapshot save` by a timer of your own until it does
-    7:76 error: services.etcd.backup_config.s3backupconfig: the S3 server is missing
+    7:26 error: services.etcd.backup_config.s3backupconfig: the S3 server is missing
         add `endpoint: s3.eu-central-1.amazonaws.com`
-    7:76 error: services.etcd.backup_config.s3backupconfig: the bucket is missing
+    7:26 error: services.etcd.backup_config.s3backupconfig: the bucket is missing
         add `bucket_name: my-snapshots`
-    7:93 error: services.etcd.backup_config.s3backupconfig.secret_key: there is no access_key beside it
+    7:43 error: services.etcd.backup_config.s3backupconfig.secret_key: there is no access_key beside it
         add `access_key:`, or write neither, and give both as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
-    7:114 error: services.etcd.backup_config.s3backupconfig.bucket: unknown key
+    7:64 error: services.etcd.backup_config.s3backupconfig.bucket: unknown key
         known here: access_key, bucket_name, custom_ca, endpoint, folder, region, secret_key
     9:26 warning: services.kube-api.audit_log.enabled: ignored: the audit log stays on
         remove it

@@ -155,7 +155,7 @@ fn an_answer_becomes_a_host() {
         directories: [(path("/srv/d"), Access::root(0o711))].into(),
         units: [(
             UnitName::new("kubelet.service").unwrap(),
-            ObservedUnit { active: true, enabled: true, inputs: Some(hello()) },
+            ObservedUnit { active: true, enabled: true, failed: false, inputs: Some(hello()) },
         )]
         .into(),
         images: [(ImageRef::new("registry.k8s.io/pause:3.10.2").unwrap(), pause)].into(),

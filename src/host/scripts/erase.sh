@@ -140,7 +140,7 @@ if [ -f "$BASE/record.json" ]; then
   holding
   files
   systemctl daemon-reload 2>/dev/null
-  for unit in $(recorded units); do systemctl reset-failed "$unit" 2>/dev/null; done
+  for unit in $(recorded units); do systemctl reset-failed "$unit" "${unit%.timer}.service" 2>/dev/null; done
   people
   folders
 fi

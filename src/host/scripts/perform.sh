@@ -223,6 +223,8 @@ stop() {
     rm -f "$BASE/units/$name"
     if [ "$(systemctl show -p LoadState "$name")" != LoadState=not-found ]; then
       systemctl --quiet disable --now "$name" 2>"$work/err" || unit_failed "$name" "$name does not stop"
+      # What a timer started may have failed, and would be listed as that for ever.
+      case $name in *.timer) systemctl reset-failed "${name%.timer}.service" 2>/dev/null ;; esac
     fi
   done < "$work/lines"
 }

@@ -167,7 +167,7 @@ pub(in crate::ops) async fn furthest(site: &Site) -> Option<(u64, SnapshotName)>
 }
 
 /// A file of the operator's as a host would show it; none for what has no snapshot's name.
-fn local_file(path: &Path) -> Result<Option<SnapshotFile>, OpsError> {
+pub(super) fn local_file(path: &Path) -> Result<Option<SnapshotFile>, OpsError> {
     let name = path.file_name().and_then(|name| name.to_str()).map(SnapshotName::new);
     let Some(Ok(file)) = name else { return Ok(None) };
     let failed = |error: std::io::Error| OpsError::local(path, error);

@@ -1,6 +1,7 @@
 //! Snapshots of etcd: taken, listed, proven, removed; on hosts, in a bucket, in a folder here.
 
 mod drill;
+mod hosted;
 mod list;
 pub(super) mod origin;
 pub(super) mod pipe;
@@ -16,6 +17,13 @@ pub use drill::DrillOptions;
 pub use drill::DrillStep;
 pub use drill::LastRestore;
 pub use drill::drill;
+pub use hosted::HostReport;
+pub use hosted::HostTaken;
+pub use hosted::HostTrouble;
+pub(super) use hosted::REPORT;
+pub use hosted::Turn;
+pub(super) use hosted::report_of;
+pub use hosted::take_turn;
 pub use list::Listed;
 pub use list::Place;
 pub use list::Seen;

@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::api::etcd::Etcd;
 use crate::api::etcd::EtcdStatus;
 use crate::api::etcd::HashKv;
+use crate::host::Dial;
+use crate::model::Content;
 use crate::model::Digest;
 use crate::model::HostName;
 use crate::model::SnapshotName;
@@ -34,6 +37,8 @@ use crate::snapshot::Manifest;
 use crate::snapshot::SnapshotError;
 use crate::snapshot::Writer;
 use crate::store::PrivateFile;
+use crate::store::Recipients;
+use crate::store::Signs;
 
 /// A follower may be behind by a moment.
 const TRIES: u32 = 20;
@@ -117,7 +122,7 @@ pub(in crate::ops) async fn take(
     let putting = Putting::begin(site, &name, run, &mut fan)?;
     talk.say(&format!("taking snapshot {name} from {member}"));
     let streamed = tokio::select! {
-        streamed = stream(site, &member, fan, file.as_mut(), facts, before) => streamed,
+        streamed = from_member(site, &member, fan, file.as_mut(), facts, before) => streamed,
         // What was begun ends without an end of file, and every place throws it away.
         () = cancel.cancelled() => Err(interrupted()),
     };
@@ -144,23 +149,45 @@ pub(in crate::ops) async fn take(
     Ok(Saved { manifest, places, missing })
 }
 
-/// From the member through the seal to every place.
-async fn stream(
+/// From one of the cluster's members, sealed and signed by its identity.
+async fn from_member(
     site: &Site,
     member: &HostName,
+    fan: Fan,
+    file: Option<&mut PrivateFile>,
+    facts: Facts,
+    before: Option<HashKv>,
+) -> Result<(Manifest, Digest), OpsError> {
+    let etcd = site.etcd(member).ok_or_else(|| OpsError::Impossible(format!("{member}: does not answer")))?;
+    let store = site.store();
+    let (state, recipients) = (store.sealed_copy()?, store.recipients()?);
+    let sealing = Sealing { state: &state, recipients: &recipients, key: store.identity() };
+    stream(&etcd, &sealing, fan, file, facts, before).await
+}
+
+/// What goes into a snapshot beside the database, whom it is sealed to, and who signs it.
+pub(super) struct Sealing<'a> {
+    pub(super) state: &'a Content,
+    pub(super) recipients: &'a Recipients,
+    pub(super) key: &'a (dyn Signs + Sync),
+}
+
+/// From the member through the seal to every place.
+pub(super) async fn stream<H: Dial>(
+    etcd: &Etcd<'_, H>,
+    sealing: &Sealing<'_>,
     mut fan: Fan,
     mut file: Option<&mut PrivateFile>,
     mut facts: Facts,
     before: Option<HashKv>,
 ) -> Result<(Manifest, Digest), OpsError> {
+    let member = facts.member.clone();
     let what = format!("snapshot {}", facts.name);
     let broken = |error: SnapshotError| OpsError::Snapshot { what: what.clone(), source: Box::new(error) };
     let gone = || OpsError::Impossible(format!("{what}: nobody takes it any more"));
     let failed = |error| OpsError::Etcd { host: member.clone(), source: Box::new(error) };
-    let etcd = site.etcd(member).ok_or_else(|| OpsError::Impossible(format!("{member}: does not answer")))?;
-    let store = site.store();
     let tray = Tray::default();
-    let mut writer = Writer::begin(tray.clone(), &store.sealed_copy()?, &store.recipients()?).map_err(&broken)?;
+    let mut writer = Writer::begin(tray.clone(), sealing.state, sealing.recipients).map_err(&broken)?;
     let mut database = etcd.snapshot().await.map_err(failed)?;
     while let Some(piece) = database.next().await.map_err(failed)? {
         writer
@@ -180,7 +207,7 @@ async fn stream(
         }
         _ => None,
     };
-    let (manifest, _) = writer.finish(facts, store.identity()).map_err(&broken)?;
+    let (manifest, _) = writer.finish(facts, sealing.key).map_err(&broken)?;
     let rest = tray.rest();
     copy(file, &rest).map_err(&broken)?;
     fan.give(rest).await;
@@ -285,7 +312,11 @@ async fn facts(
 
 /// A member's hash at `revision`, as soon as it has got there.
 async fn hash(site: &Site, name: &HostName, revision: u64) -> Option<HashKv> {
-    let etcd = site.etcd(name)?;
+    hash_at(&site.etcd(name)?, revision).await
+}
+
+/// The same of a member that is in reach.
+pub(super) async fn hash_at<H: Dial>(etcd: &Etcd<'_, H>, revision: u64) -> Option<HashKv> {
     for _ in 0..TRIES {
         match etcd.hash(revision).await {
             Ok(hash) => return Some(hash),

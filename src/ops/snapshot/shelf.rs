@@ -22,10 +22,10 @@ use crate::snapshot::ENDING;
 use crate::snapshot::LONGEST_END;
 
 /// Objects whose ends are read at the same time.
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 /// An upload to which nothing was added for so long is nobody's any more. A living one adds a part all the time; and clocks may
 /// differ by a quarter of an hour.
-const QUIET: Duration = Duration::from_hours(1);
+pub(super) const QUIET: Duration = Duration::from_hours(1);
 
 /// The objects as a host would show its files; nothing where cluster.yml names no bucket.
 pub(super) async fn look(site: &Site) -> Result<Vec<(Place, SnapshotFile)>, BucketError> {
@@ -37,7 +37,7 @@ pub(super) async fn look(site: &Site) -> Result<Vec<(Place, SnapshotFile)>, Buck
 }
 
 /// Both ends of an object, which tell what it is.
-async fn ends(bucket: &Bucket, object: Object) -> Result<SnapshotFile, BucketError> {
+pub(super) async fn ends(bucket: &Bucket, object: Object) -> Result<SnapshotFile, BucketError> {
     let Object { name: file, size, changed } = object;
     let length = size.min(LONGEST_END);
     let end = bucket.read(&file, size - length, length).await?;

@@ -35,7 +35,7 @@ use crate::snapshot::ENDING;
 use crate::store::Store;
 
 /// Where snapshots lie on every etcd host.
-const FOLDER: &str = "/var/lib/bastide/snapshots";
+pub(super) const FOLDER: &str = "/var/lib/bastide/snapshots";
 /// Longest time for one short answer of a member.
 const PATIENCE: Duration = Duration::from_secs(10);
 

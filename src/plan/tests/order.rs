@@ -47,6 +47,30 @@ fn a_new_cluster_comes_up_at_once() {
 }
 
 #[test]
+fn what_runs_beside_a_cluster_waits_for_it_once_and_interrupts_nothing_later() {
+    let sample = Builder::five().recurring().build();
+    let made = plan(&sample.desired, &sample.bare(), &fresh()).unwrap();
+    assert_eq!(
+        shape(&made),
+        [
+            "all hosts at once [5]: h1(5) h2(5) h3(5) w1(1) w2(1) /0",
+            "cluster objects and nodes [1]:  +8 /6",
+            "what runs beside the cluster [3]: h1(0) h2(0) h3(0) /0",
+        ]
+    );
+    let (early, late) = (&made.stages[0].steps[0].batch.0, &made.stages[2].steps[0].batch.0);
+    let ours = |action: &&Action| {
+        format!("{action:?}").contains("bastide-snapshots") || format!("{action:?}").contains("bin/bastide")
+    };
+    assert_eq!((early.iter().filter(ours).count(), late.iter().filter(ours).count()), (0, 3));
+    assert!(late.contains(&Action::ReloadUnits));
+    let changed = Builder::five().recurring().change_everywhere(Component::Recurring);
+    check(&Builder::five().recurring(), &changed, &["what interrupts nothing [3]: h1(0) h2(0) h3(0) /0"]);
+    check(&Builder::five(), &Builder::five().recurring(), &["what interrupts nothing [3]: h1(0) h2(0) h3(0) /0"]);
+    check(&Builder::five().recurring(), &Builder::five(), &["what is no longer wanted [3]: h1(0) h2(0) h3(0) /0"]);
+}
+
+#[test]
 fn on_a_new_host_everything_comes_after_what_it_needs() {
     let sample = Builder::new(&[("h1", "cew")]).build();
     let plan = plan(&sample.desired, &sample.bare(), &fresh()).unwrap();

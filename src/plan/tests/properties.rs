@@ -27,7 +27,7 @@ use crate::plan::testing::after;
 use crate::plan::testing::fresh;
 use crate::plan::testing::object;
 
-const COMPONENTS: [Component; 10] = [
+const COMPONENTS: [Component; 11] = [
     Component::System,
     Component::Containerd,
     Component::Etcd,
@@ -38,6 +38,7 @@ const COMPONENTS: [Component; 10] = [
     Component::Kubelet,
     Component::Proxy,
     Component::Operator,
+    Component::Recurring,
 ];
 
 /// Something that happened to a cluster behind bastide's back, or a run that died.

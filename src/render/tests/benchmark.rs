@@ -232,7 +232,15 @@ fn the_name_flag_stands_only_where_the_system_has_another_name() {
     let secrets = support::secrets(&cluster);
     let unit = |os_name: Option<&str>| {
         let names = cluster.nodes.iter().filter_map(|n| Some((n.name.clone(), os_name?.to_owned()))).collect();
-        let rendered = crate::render::desired(&cluster, &secrets, &support::release(), &[], &names).unwrap();
+        let rendered = crate::render::desired(
+            &cluster,
+            &secrets,
+            &support::release(),
+            &[],
+            &names,
+            Some(&support::signers(&cluster)),
+        )
+        .unwrap();
         rendered.text("h1", "/etc/systemd/system/kubelet.service").contains("--hostname-override=h1")
     };
     assert_eq!([unit(None), unit(Some("other")), unit(Some("H1")), unit(Some("h1"))], [true, true, false, false]);
@@ -295,7 +303,15 @@ fn only_what_needs_a_restart_is_in_the_annotation() {
     after.encryption.clone_from(&other.encryption);
     let pods = |secrets: &crate::secrets::Secrets| {
         let names = BTreeMap::new();
-        let rendered = crate::render::desired(&cluster, secrets, &support::release(), &[], &names).unwrap();
+        let rendered = crate::render::desired(
+            &cluster,
+            secrets,
+            &support::release(),
+            &[],
+            &names,
+            Some(&support::signers(&cluster)),
+        )
+        .unwrap();
         rendered.host("h1").pods.clone()
     };
     assert_eq!(pods(&before), pods(&after));

@@ -33,7 +33,8 @@ fn hostile() -> impl Strategy<Value = String> {
 }
 
 fn with(cluster: &Cluster, secrets: &Secrets) -> Rendered {
-    let rendered = render::desired(cluster, secrets, &support::release(), &[], &BTreeMap::new());
+    let rendered =
+        render::desired(cluster, secrets, &support::release(), &[], &BTreeMap::new(), Some(&support::signers(cluster)));
     rendered.unwrap_or_else(|errors| panic!("{errors}"))
 }
 

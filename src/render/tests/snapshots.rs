@@ -119,7 +119,17 @@ fn the_examples() {
 fn the_same_input_gives_the_same_bytes() {
     let cluster = support::cluster(support::SPLIT);
     let secrets = support::secrets(&cluster);
-    let once = || render::desired(&cluster, &secrets, &support::release(), &[], &BTreeMap::new()).unwrap();
+    let once = || {
+        render::desired(
+            &cluster,
+            &secrets,
+            &support::release(),
+            &[],
+            &BTreeMap::new(),
+            Some(&support::signers(&cluster)),
+        )
+        .unwrap()
+    };
     // No assert_eq: it would print everything.
     assert!(once() == once());
 }

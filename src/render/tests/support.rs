@@ -8,6 +8,7 @@ use crate::config;
 use crate::config::Cluster;
 use crate::config::ParseOptions;
 use crate::model::ArtifactFile;
+use crate::model::Content;
 use crate::model::DesiredHost;
 use crate::model::Digest;
 use crate::model::HostName;
@@ -20,6 +21,7 @@ use crate::render;
 use crate::render::RenderErrors;
 use crate::render::Rendered;
 use crate::secrets;
+use crate::secrets::HostSigners;
 use crate::secrets::Secrets;
 use crate::secrets::SeededEntropy;
 
@@ -68,6 +70,15 @@ pub(crate) fn other_secrets(cluster: &Cluster) -> Secrets {
     secrets::complete(cluster, None, NOW, &mut SeededEntropy::new(2)).unwrap().0
 }
 
+/// The keys that the etcd hosts of `cluster` sign with: made-up words.
+pub(crate) fn signers(cluster: &Cluster) -> HostSigners {
+    let keys = cluster.etcd_members().map(|node| {
+        let key = Content::new(format!("signing key of {}", node.name));
+        (node.name.clone(), (format!("public key of {}", node.name), key))
+    });
+    HostSigners { identity: "public key of the identity".to_owned(), hosts: keys.collect() }
+}
+
 fn artifact(name: &str) -> ArtifactFile {
     ArtifactFile { sha256: Digest::of(name.as_bytes()), size: name.len() as u64, path: name.to_owned() }
 }
@@ -90,6 +101,7 @@ pub(crate) fn release() -> Release {
         kubernetes: "v1.37.1".parse().unwrap(),
         architecture: "x86_64".to_owned(),
         packages: [
+            ("bastide", package("0.1.0", &["bastide"])),
             ("cni", package("v1.9.1", &["bridge", "flannel", "host-local", "loopback", "portmap"])),
             ("containerd", package("v2.4.2", &["containerd", "containerd-shim-runc-v2", "ctr"])),
             ("crictl", package("v1.37.0", &["crictl"])),
@@ -118,13 +130,14 @@ pub(crate) fn release() -> Release {
 pub(crate) fn render(text: &str) -> Result<Rendered, RenderErrors> {
     let cluster = cluster(text);
     let secrets = secrets(&cluster);
-    render::desired(&cluster, &secrets, &release(), &[], &BTreeMap::new())
+    render::desired(&cluster, &secrets, &release(), &[], &BTreeMap::new(), Some(&signers(&cluster)))
 }
 
 /// The target of a file that says everything itself.
 pub(crate) fn rendered_file(text: &str) -> Rendered {
     let cluster = whole_file(text);
-    let rendered = render::desired(&cluster, &secrets(&cluster), &release(), &[], &BTreeMap::new());
+    let rendered =
+        render::desired(&cluster, &secrets(&cluster), &release(), &[], &BTreeMap::new(), Some(&signers(&cluster)));
     rendered.unwrap_or_else(|errors| panic!("{errors}"))
 }
 

@@ -107,7 +107,7 @@ fn a_leaf_of_a_former_authority_stays_while_it_is_accepted_and_goes_when_it_is_n
     rotated.authorities.get_mut(&AuthorityName::Etcd).unwrap().also_accepted.clear();
     let (fresh, issued) = again(&cluster, &rotated, NOW);
     let reason = "was issued by an authority that is no longer accepted";
-    assert_eq!(issued.len(), 7);
+    assert_eq!(issued.len(), 9);
     assert!(shown(&issued).iter().all(|line| line.contains("etcd") && line.ends_with(reason)));
     assert_eq!(again(&cluster, &fresh, NOW).1, vec![]);
 }

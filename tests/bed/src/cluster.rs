@@ -17,6 +17,8 @@ pub struct ClusterFile {
     pub nodes: Vec<Node>,
     /// Whether metrics-server runs. It is ready only half a minute after all else, when it has read every kubelet twice.
     pub metrics: bool,
+    /// Whether the etcd hosts take snapshots by themselves: then they are given the program, which takes its time.
+    pub recurring: bool,
     /// More top-level keys, as YAML.
     pub more: String,
     /// More keys below `bastide:`, as YAML indented by two spaces.
@@ -56,6 +58,7 @@ impl ClusterFile {
             minor: "1.37".to_owned(),
             nodes,
             metrics: true,
+            recurring: false,
             more: String::new(),
             more_options: String::new(),
         }
@@ -116,10 +119,28 @@ ingress:
             version = version.trim(),
             key = bed.key().display(),
             monitoring = if self.metrics { "" } else { "monitoring:\n  provider: none\n" },
-            more = self.more,
+            more = if self.recurring { self.more.clone() } else { without_recurring(&self.more) },
             bundle = fs::canonicalize(cache.bundle(&self.minor))?.display(),
             known_hosts = folder.join("known_hosts").display(),
             more_options = self.more_options,
         ))
     }
+}
+
+/// `more` with recurring snapshots off, unless it says something of its own about them.
+fn without_recurring(more: &str) -> String {
+    const OFF: &str = "backup_config: {enabled: false}";
+    if more.contains("backup_config") {
+        return more.to_owned();
+    }
+    for (found, with) in [
+        ("services:\n  etcd:\n", format!("services:\n  etcd:\n    {OFF}\n")),
+        ("services:\n", format!("services:\n  etcd: {{{OFF}}}\n")),
+        ("services: {", format!("services: {{etcd: {{{OFF}}}, ")),
+    ] {
+        if more.contains(found) {
+            return more.replacen(found, &with, 1);
+        }
+    }
+    format!("{more}services:\n  etcd: {{{OFF}}}\n")
 }

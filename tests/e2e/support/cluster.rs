@@ -20,6 +20,7 @@ pub(crate) struct Cluster {
     pub(crate) bed: Bed,
     pub(crate) file: ClusterFile,
     folder: TempDir,
+    program: PathBuf,
 }
 
 /// How a run of the program ended.
@@ -62,9 +63,22 @@ impl Cluster {
     pub(crate) fn of(nodes: Vec<Node>) -> Result<Self> {
         let names: Vec<&str> = nodes.iter().map(|node| node.host.as_str()).collect();
         let bed = Bed::boot(&names)?;
-        let cluster = Self { bed, file: ClusterFile::new("test", nodes), folder: tempfile::tempdir()? };
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_bastide"));
+        let cluster = Self { bed, file: ClusterFile::new("test", nodes), folder: tempfile::tempdir()?, program };
         cluster.write()?;
         Ok(cluster)
+    }
+
+    /// From now on with hosts that take snapshots by themselves, with a program that has no debug information: as it is built here it
+    /// is twice as large as it is shipped.
+    pub(crate) fn recurring(&mut self) -> Result<()> {
+        let small = self.folder().join("bastide");
+        let strip =
+            Command::new("strip").args(["-o".as_ref(), small.as_os_str(), self.program.as_os_str()]).status()?;
+        anyhow::ensure!(strip.success(), "strip: {strip}");
+        self.program = small;
+        self.file.recurring = true;
+        self.write()
     }
 
     /// Writes cluster.yml again after `file` was changed.
@@ -95,7 +109,7 @@ impl Cluster {
     /// The program with these arguments, where the hosts can be reached, on this cluster.yml. The user's own keys and
     /// configuration are out of its sight.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.bed.command(env!("CARGO_BIN_EXE_bastide"));
+        let mut command = self.bed.command(&self.program);
         command
             .args(arguments)
             .current_dir(self.folder())
