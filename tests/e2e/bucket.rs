@@ -12,6 +12,7 @@ use anyhow::Result;
 use bed::S3;
 use serde_json::Value;
 
+use crate::recurring;
 use crate::restore;
 use crate::support::Cluster;
 use crate::support::Ended;
@@ -123,7 +124,7 @@ fn a_bucket_is_one_more_place_for_snapshots_and_enough_for_a_restore() -> Result
     let away = ended(&cluster, &["save", "--name", "away"], 3)?;
     anyhow::ensure!(away.stderr.contains("s3://snapshots/clusters/test"), "{away}");
     assert_eq!(places(&cluster, 3)?, [("away".to_owned(), 1)]);
-    let _server = shelf.start()?;
+    let server = shelf.start()?;
     assert_eq!(places(&cluster, 0)?, [("4-second".to_owned(), 1), ("away".to_owned(), 1)]);
 
     restore::write(&cluster, "before")?;
@@ -134,7 +135,33 @@ fn a_bucket_is_one_more_place_for_snapshots_and_enough_for_a_restore() -> Result
     let restored = restore::restore(&cluster, "kept", &["--no-last-snapshot"])?;
     restore::succeeds(&restored, "restored from the bucket alone");
     anyhow::ensure!(!restored.stderr.contains(S3::SECRET) && !restored.stderr.contains(S3::ACCESS), "{restored}");
-    restore::is_as(&cluster, &before)
+    restore::is_as(&cluster, &before)?;
+    its_host_puts_snapshots_there_too(&mut cluster, server)
+}
+
+/// What the host takes by itself: as many as the file says stay in both places, and a bucket that is away is heard of.
+fn its_host_puts_snapshots_there_too(cluster: &mut Cluster, server: S3) -> Result<()> {
+    cluster.file.more = cluster.file.more.replace("enabled: false", "enabled: true");
+    cluster.recurring()?;
+    cluster.up();
+    cluster.assert_plans_nothing();
+    let by_hand = places(cluster, 0)?;
+    let taken: Vec<_> = (0..3).map(|_| recurring::taken_by_its_host(cluster)).collect::<Result<_>>()?;
+    let newest: Vec<_> = taken[1..].iter().map(|name| (name.clone(), 2)).collect();
+    assert_eq!(places(cluster, 0)?, [by_hand, newest].concat());
+    drop(server);
+    recurring::refused_by_its_host(cluster, "s3://snapshots/clusters/test")?;
+    let host = cluster.host("h1");
+    assert_eq!(
+        host.ssh(&format!("ls {FOLDER} | grep -c '^recurring_'"))?.trim(),
+        "2",
+        "the host keeps what it could not send"
+    );
+    let status = cluster.bastide(&["status"])?;
+    anyhow::ensure!(status.code == Some(4) && status.stdout.contains("s3://snapshots"), "{status}");
+    let shown = host.ssh("journalctl --no-pager -o cat; cat /var/lib/bastide/recurring.json")?;
+    assert!(!shown.contains(S3::SECRET) && !shown.contains(S3::ACCESS), "a key is shown");
+    Ok(())
 }
 
 /// A save that has come to its host, and waits for a server that hangs.

@@ -11,6 +11,7 @@ use anyhow::Result;
 use bed::Host;
 use serde_json::Value;
 
+use crate::checks;
 use crate::support::Cluster;
 
 const NEEDLE: &str = "s3cr3t-n33dl3";
@@ -172,6 +173,7 @@ fn of_three_hosts_one_takes_it_and_another_steps_in() -> Result<()> {
     let mut cluster = Cluster::three_all_roles()?;
     cluster.file.metrics = false;
     cluster.recurring()?;
+    let before = checks::traces(&cluster)?;
     let up = cluster.bastide(&["up", "--yes", "--no-identity-backup", "--timings"])?;
     anyhow::ensure!(up.code == Some(0), "{up}");
     println!("{}", up.stderr);
@@ -212,5 +214,13 @@ fn of_three_hosts_one_takes_it_and_another_steps_in() -> Result<()> {
     let rows = rows["snapshots"].as_array().context("no rows")?;
     assert!(rows.len() == 3 && rows.iter().all(|row| row["manifest"]["why"] == "recurring"), "{listed}");
     status(&cluster, 0)?;
+
+    // And off they go.
+    let removed = cluster.bastide(&["remove", "--yes", "--cluster", "test", "--purge"])?;
+    anyhow::ensure!(removed.code == Some(0), "{removed}");
+    let after = checks::traces(&cluster)?;
+    for (host, traces) in &before {
+        checks::assert_same(host, traces, &after[host]);
+    }
     Ok(())
 }
