@@ -313,6 +313,11 @@ pub(super) enum HostVerb {
         #[arg(long)]
         now: bool,
     },
+    /// Warn of certificates on this host that end soon
+    Certificates {
+        /// The settings that `up` left on this host
+        settings: PathBuf,
+    },
 }
 
 /// `hosts`

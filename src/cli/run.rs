@@ -158,9 +158,7 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
             ops::trust(&alone("hosts trust"), &hosts, yes, &talk).await?;
             Ok(0)
         }
-        Command::Host(HostVerb::Snapshot { settings, now }) => {
-            Ok(told(&ops::take_turn(&settings, now, &talk, cancel).await?, console))
-        }
+        Command::Host(verb) => host(verb, console, &talk, cancel).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut crate::cli::command(), "bastide", &mut script);
@@ -210,6 +208,29 @@ async fn state(
             let examined = ops::check_state(&invocation(config, &Reach::default(), "state check"), &**talk)?;
             print(&show::examined(&examined, output.output))?;
             Ok(if examined.is_well() { 0 } else { error::FAILED })
+        }
+    }
+}
+
+/// What a host's timers start.
+async fn host(
+    verb: HostVerb,
+    console: &Arc<Console>,
+    talk: &Arc<dyn Talk>,
+    cancel: &CancellationToken,
+) -> Result<u8, OpsError> {
+    match verb {
+        HostVerb::Snapshot { settings, now } => Ok(told(&ops::take_turn(&settings, now, talk, cancel).await?, console)),
+        HostVerb::Certificates { settings } => {
+            let watched = ops::watch_certificates(&settings).await?;
+            // systemd takes the first characters for the priority: 4 is a warning, 6 says what was said before.
+            let priority = if watched.known { 6 } else { 4 };
+            let lines = watched.lines.iter().map(|line| format!("<{priority}>{line}\n"));
+            print(&lines.collect::<String>())?;
+            if let Some(reason) = &watched.untold {
+                print(&format!("<4>the node's events were not told: {reason}\n"))?;
+            }
+            Ok(0)
         }
     }
 }

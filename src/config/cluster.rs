@@ -303,6 +303,8 @@ pub struct Options {
     pub dial_direct: bool,
     /// `pki.algorithm`.
     pub key_algorithm: KeyAlgorithm,
+    /// `pki.warn_days`: from how many days before a certificate's end on its host warns; 0 is never.
+    pub warn_days: u32,
     /// `pki.leaf_lifetime`: how long a certificate lasts that is no authority's.
     pub leaf_lifetime: Duration,
     /// `kubelet.extra_config`, merged into KubeletConfiguration.

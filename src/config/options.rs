@@ -47,6 +47,7 @@ pub(super) fn own<'a>(top: &Section<'a>, keys: &ClusterKeys, context: &Context) 
         dial_direct: false,
         key_algorithm: KeyAlgorithm::P256,
         leaf_lifetime: LONGEST_LEAF,
+        warn_days: WARN_DAYS,
         kubelet_config: extra_config(open("kubelet")),
         proxy_config: extra_config(open("kube_proxy")),
         containerd_config: extra_config(open("containerd")),
@@ -76,6 +77,8 @@ pub(super) fn own<'a>(top: &Section<'a>, keys: &ClusterKeys, context: &Context) 
         });
         options.key_algorithm = algorithm.unwrap_or_default();
         options.leaf_lifetime = leaf_lifetime(&pki).unwrap_or(LONGEST_LEAF);
+        let days = pki.given("warn_days").and_then(|field| field.number(0, 365));
+        options.warn_days = days.unwrap_or(WARN_DAYS);
         pki.planned("offline_ca", "remove it: until then control-plane hosts hold the kubernetes authority's key");
         pki.finish();
     }
@@ -86,6 +89,8 @@ pub(super) fn own<'a>(top: &Section<'a>, keys: &ClusterKeys, context: &Context) 
     Own { options, ssh, host_keys }
 }
 
+/// `up` renews from 90 days on: with 30 left nobody has run it for two months.
+const WARN_DAYS: u32 = 30;
 /// One year, as kubeadm's leaves.
 const LONGEST_LEAF: Duration = Duration::from_hours(365 * 24);
 /// Kubernetes signs nothing shorter, and leaves lie five minutes back.

@@ -243,7 +243,7 @@ pub enum Component {
     Proxy,
     /// What no process reads: `admin.conf`.
     Operator,
-    /// What runs now and then beside the cluster: recurring snapshots.
+    /// What runs now and then beside the cluster: recurring snapshots, the watch over certificates.
     Recurring,
 }
 
@@ -264,7 +264,7 @@ impl Component {
             Self::Kubelet => "kubelet",
             Self::Proxy => "kube-proxy",
             Self::Operator => "operator files",
-            Self::Recurring => "recurring snapshots",
+            Self::Recurring => "timers",
         }
     }
 }

@@ -16,6 +16,7 @@ mod revision;
 mod secret;
 mod time;
 mod version;
+mod watch;
 
 pub use bucket::BucketAddress;
 pub use bucket::BucketKeys;
@@ -80,3 +81,4 @@ pub use secret::Content;
 pub use time::utc;
 pub use version::KubeVersion;
 pub use version::VersionError;
+pub use watch::CertificateWatch;

@@ -198,7 +198,7 @@ fn expected(host: &DesiredHost, blobs: &Blobs) -> BTreeMap<RemotePath, Expected>
 }
 
 /// The client certificate of a kubeconfig.
-fn embedded(text: &str) -> Option<String> {
+pub(super) fn embedded(text: &str) -> Option<String> {
     let line = text.lines().find_map(|line| line.trim().strip_prefix("client-certificate-data: "))?;
     String::from_utf8(STANDARD.decode(line).ok()?).ok()
 }

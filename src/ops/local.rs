@@ -93,11 +93,12 @@ impl Local {
 }
 
 impl Local {
-    /// Hosts that take snapshots by themselves do so with bastide: the bundle's, or else this very program, where they can run it.
+    /// Hosts that take snapshots and look after their certificates by themselves do so with bastide: the bundle's, or else this very program, where they can run it.
     fn with_bastide(&self, bundle: Bundle) -> Result<Bundle, OpsError> {
         let release = bundle.release();
         let runs = cfg!(target_os = "linux") && release.architecture == std::env::consts::ARCH;
-        if !self.cluster.services.etcd.backup.enabled || release.packages.contains_key("bastide") || !runs {
+        let wanted = self.cluster.services.etcd.backup.enabled || self.cluster.options.warn_days > 0;
+        if !wanted || release.packages.contains_key("bastide") || !runs {
             return Ok(bundle);
         }
         // Not by its path: a newer one may lie there by now.

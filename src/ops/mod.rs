@@ -44,6 +44,7 @@ mod talk;
 mod timings;
 mod up;
 mod verbs;
+mod watch;
 
 pub use certs::Certificate;
 pub use certs::Certificates;
@@ -135,3 +136,6 @@ pub use verbs::plan;
 pub use verbs::trust;
 pub use verbs::validate;
 pub use verbs::write_kubeconfig;
+pub use watch::Ending;
+pub use watch::Watched;
+pub use watch::watch_certificates;

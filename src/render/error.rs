@@ -84,13 +84,18 @@ pub enum RenderError {
     },
     /// There is no bastide that the hosts could run.
     #[error(
-        "services.etcd.backup_config: recurring snapshots are taken by bastide on the etcd hosts, which are {architecture} with \
-         Linux, and this bastide is not; put one for them into the bundle as package \"bastide\", or write\nservices:\n  etcd:\n    \
-         backup_config:\n      enabled: false"
+        "{place}: {what}, and this bastide is none for {architecture} with Linux; put one into the bundle as package \"bastide\", or \
+         write\n{off}"
     )]
     NoOwnProgram {
         /// Of the bundle.
         architecture: String,
+        /// What asks for it.
+        place: &'static str,
+        /// What for.
+        what: &'static str,
+        /// The lines that ask for it no more.
+        off: &'static str,
     },
     /// The secrets lack a leaf of the table.
     #[error("the secrets hold no certificate {leaf} for {host}")]

@@ -39,6 +39,7 @@ mod template;
 #[allow(clippy::unwrap_used, clippy::panic)]
 pub(crate) mod tests;
 mod toml;
+mod watch;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -175,6 +176,7 @@ fn host<'a>(shop: &mut Shop<'a>, node: &'a Node, os_name: Option<&str>) -> Desir
     if node.roles.etcd() {
         recurring::render(&mut draft);
     }
+    watch::render(&mut draft);
     workload_images(&mut draft);
     draft.host.labels = node::labels(node);
     draft.host.taints = node::taints(node);

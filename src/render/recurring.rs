@@ -37,7 +37,12 @@ pub(super) fn render(draft: &mut Draft<'_, '_>) {
     };
     if !draft.shop.release.packages.contains_key("bastide") {
         let architecture = draft.shop.release.architecture.clone();
-        draft.wrong(RenderError::NoOwnProgram { architecture });
+        draft.wrong(RenderError::NoOwnProgram {
+            architecture,
+            place: "services.etcd.backup_config",
+            what: "recurring snapshots are taken by bastide on the etcd hosts",
+            off: "services:\n  etcd:\n    backup_config:\n      enabled: false",
+        });
         return;
     }
     let root = Access::root(0o600);

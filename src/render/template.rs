@@ -14,6 +14,8 @@ use crate::render::yaml;
 
 /// Every template of the program by its file name.
 const TEMPLATES: &[(&str, &str)] = &[
+    ("certificates.service", include_str!("../../templates/certificates.service.hbs")),
+    ("certificates.timer", include_str!("../../templates/certificates.timer.hbs")),
     ("config.toml", include_str!("../../templates/config.toml.hbs")),
     ("config.yaml", include_str!("../../templates/config.yaml.hbs")),
     ("containerd.service", include_str!("../../templates/containerd.service.hbs")),

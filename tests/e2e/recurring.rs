@@ -114,6 +114,50 @@ pub(crate) fn fetched(cluster: &Cluster, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// A certificate that ends in twenty days is told of: in the journal, once a day as a warning; and on the Node.
+pub(crate) fn hosts_watch_their_certificates(cluster: &Cluster) -> Result<()> {
+    const UNIT: &str = "bastide-certificates.service";
+    const FILE: &str = "/etc/bastide/certificates.json";
+    let host = cluster.host("h1");
+    let warned = || host.ssh(&format!("journalctl --no-pager -o cat -p warning -u {UNIT}"));
+    host.ssh(&format!("systemctl is-active bastide-certificates.timer && systemctl start {UNIT}"))?;
+    assert_eq!(warned()?, "", "new certificates are warned of");
+
+    let date = |days: i64| {
+        let text =
+            cluster.bed.command("date").args(["-u", "-d", &format!("{days} days"), "+%Y%m%d%H%M%SZ"]).output()?;
+        Ok::<_, anyhow::Error>(String::from_utf8(text.stdout)?.trim().to_owned())
+    };
+    let old = cluster.folder().join("old.crt");
+    let mut openssl = cluster.bed.command("openssl");
+    openssl.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-subj",
+        "/CN=old",
+    ]);
+    openssl.args(["-not_before", &date(-300)?, "-not_after", &date(20)?, "-keyout", "/dev/null", "-out"]).arg(&old);
+    anyhow::ensure!(openssl.output()?.status.success(), "openssl");
+    host.put(&old, "/root/old.crt")?;
+    host.ssh(&format!(
+        "cp -p {FILE} /root/watch.json && sed -i 's|\"files\": \\[|&\"/root/old.crt\",|' {FILE} && systemctl start {UNIT}"
+    ))?;
+    let told = warned()?;
+    assert!(told.contains("certificate /root/old.crt (old) ends in 19 days") && told.lines().count() == 1, "{told}");
+    let described = cluster.kubectl(&["describe", "node", "h1"])?;
+    assert!(described.contains("CertificateEndsSoon") && described.contains("/root/old.crt"), "{described}");
+    host.ssh(&format!("sleep 1; systemctl start {UNIT}"))?;
+    assert_eq!(warned()?, told, "it is a warning again on the same day");
+    host.ssh(&format!("mv /root/watch.json {FILE} && rm /root/old.crt"))?;
+    cluster.assert_plans_nothing();
+    Ok(())
+}
+
 fn refused_by(host: &Host<'_>, before: &str, after: &str, words: &str) -> Result<()> {
     due(host)?;
     host.ssh(before)?;

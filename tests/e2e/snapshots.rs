@@ -28,6 +28,7 @@ fn snapshots_hold_what_etcd_held_and_a_restore_brings_it_back() -> Result<()> {
     // Also with what runs beside the cluster, which comes by itself.
     assert!(checks::sessions(&up).into_iter().all(|(_, sessions)| sessions <= 10), "{up}");
     recurring::hosts_take_snapshots_by_themselves(&cluster)?;
+    recurring::hosts_watch_their_certificates(&cluster)?;
     state_goes_elsewhere_and_is_sealed_to_others(&mut cluster)?;
     let cluster = cluster;
     snapshots_are_believed_only_as_they_were_taken(&cluster)?;

@@ -40,6 +40,7 @@ ingress:
 services:
   etcd: {{backup_config: {{enabled: false}}}}
 bastide:
+  pki: {{warn_days: 0}}
   artifacts:
     bundle: {bundle}
   ssh:

@@ -17,7 +17,8 @@ pub struct ClusterFile {
     pub nodes: Vec<Node>,
     /// Whether metrics-server runs. It is ready only half a minute after all else, when it has read every kubelet twice.
     pub metrics: bool,
-    /// Whether the etcd hosts take snapshots by themselves: then they are given the program, which takes its time.
+    /// Whether hosts take snapshots and look after their certificates by themselves: then they are given the program, which takes
+    /// its time.
     pub recurring: bool,
     /// More top-level keys, as YAML.
     pub more: String,
@@ -122,7 +123,7 @@ ingress:
             more = if self.recurring { self.more.clone() } else { without_recurring(&self.more) },
             bundle = fs::canonicalize(cache.bundle(&self.minor))?.display(),
             known_hosts = folder.join("known_hosts").display(),
-            more_options = self.more_options,
+            more_options = if self.recurring { self.more_options.clone() } else { without_watch(&self.more_options) },
         ))
     }
 }
@@ -143,4 +144,18 @@ fn without_recurring(more: &str) -> String {
         }
     }
     format!("{more}services:\n  etcd: {{{OFF}}}\n")
+}
+
+/// The same for keys below `bastide:` and the watch over certificates.
+fn without_watch(options: &str) -> String {
+    const OFF: &str = "warn_days: 0";
+    if options.contains(OFF) {
+        return options.to_owned();
+    }
+    for (found, with) in [("  pki:\n", format!("  pki:\n    {OFF}\n")), ("  pki: {", format!("  pki: {{{OFF}, "))] {
+        if options.contains(found) {
+            return options.replacen(found, &with, 1);
+        }
+    }
+    format!("{options}  pki: {{{OFF}}}\n")
 }
