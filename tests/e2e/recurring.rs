@@ -19,7 +19,8 @@ const FOLDER: &str = "/var/lib/bastide/snapshots";
 const SETTINGS: &str = "/etc/bastide/snapshots.json";
 const SERVICE: &str = "bastide-snapshots.service";
 const TIMER: &str = "bastide-snapshots.timer";
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
 
 /// The sample that runs on a cluster which another test made, and leaves nothing of its own there.
 pub(crate) fn hosts_take_snapshots_by_themselves(cluster: &Cluster) -> Result<()> {
@@ -123,26 +124,14 @@ pub(crate) fn hosts_watch_their_certificates(cluster: &Cluster) -> Result<()> {
     host.ssh(&format!("systemctl is-active bastide-certificates.timer && systemctl start {UNIT}"))?;
     assert_eq!(warned()?, "", "new certificates are warned of");
 
-    let date = |days: i64| {
-        let text =
-            cluster.bed.command("date").args(["-u", "-d", &format!("{days} days"), "+%Y%m%d%H%M%SZ"]).output()?;
-        Ok::<_, anyhow::Error>(String::from_utf8(text.stdout)?.trim().to_owned())
-    };
-    let old = cluster.folder().join("old.crt");
-    let mut openssl = cluster.bed.command("openssl");
-    openssl.args([
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-subj",
-        "/CN=old",
-    ]);
-    openssl.args(["-not_before", &date(-300)?, "-not_after", &date(20)?, "-keyout", "/dev/null", "-out"]).arg(&old);
-    anyhow::ensure!(openssl.output()?.status.success(), "openssl");
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    let today = rcgen::date_time_ymd(1970, 1, 1) + since;
+    let mut parameters = rcgen::CertificateParams::new(Vec::new())?;
+    parameters.distinguished_name.push(rcgen::DnType::CommonName, "old");
+    parameters.not_before = today - 300 * 24 * HOUR;
+    parameters.not_after = today + 20 * 24 * HOUR;
+    let pem = parameters.self_signed(&rcgen::KeyPair::generate()?)?.pem();
+    let old = cluster.add_file("old.crt", &pem)?;
     host.put(&old, "/root/old.crt")?;
     host.ssh(&format!(
         "cp -p {FILE} /root/watch.json && sed -i 's|\"files\": \\[|&\"/root/old.crt\",|' {FILE} && systemctl start {UNIT}"
@@ -177,12 +166,14 @@ fn due(host: &Host<'_>) -> Result<()> {
     etcdctl(host, "del /bastide/snapshots/last").map(drop)
 }
 
+/// Where a leader was lost, an election takes its time.
 fn etcdctl(host: &Host<'_>, arguments: &str) -> Result<String> {
-    host.ssh(&format!(
+    let script = format!(
         "crictl=$(ls /opt/bastide/crictl-*/crictl | head -n 1); $crictl exec $($crictl ps -q --name '^etcd$' | head -n 1) etcdctl \
          --endpoints=https://127.0.0.1:2379 --cacert=/etc/etcd/pki/ca.crt --cert=/etc/etcd/pki/healthcheck-client.crt \
          --key=/etc/etcd/pki/healthcheck-client.key {arguments}"
-    ))
+    );
+    host.until(&script, MINUTE)
 }
 
 fn program(host: &Host<'_>) -> Result<String> {
