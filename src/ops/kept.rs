@@ -172,37 +172,37 @@ impl Kept {
             }
             return Ok(lock);
         }
-        self.make(cluster, &secrets.cluster, None, no_identity_backup, holder, talk)
+        self.make(cluster, &secrets.cluster, false, no_identity_backup, holder, talk)
     }
 
-    /// Makes the store of the cluster `id`, with the identity that an earlier try has made, or else a new one.
+    /// Makes the store of the cluster `id`, with the identity that is drawn for it, or else a new one. `made`: an earlier try has
+    /// written that one down already.
     pub(super) fn make(
         &mut self,
         cluster: &Cluster,
         id: &ClusterId,
-        made: Option<Identity>,
+        made: bool,
         no_identity_backup: bool,
         holder: &LockHolder,
         talk: &dyn Talk,
     ) -> Result<FolderLock, OpsError> {
         let recipients = Recipients::parse(&cluster.options.recipients)?;
         let folder = store::identities_folder()?;
-        let (identity, path, backup) = if let Some(identity) = made {
+        let identity = match self.unborn.take() {
+            Some(drawn) if drawn.cluster() == id => drawn,
+            _ => Identity::generate(id)?,
+        };
+        let (path, backup) = if made {
             let path = store::identity_path(&folder, id);
             let backup = match (recipients.is_empty(), store::is_protected(&path)?) {
                 (false, _) => Backup::Recipients,
                 (true, true) => Backup::Passphrase,
                 (true, false) => Backup::None,
             };
-            (identity, path, backup)
+            (path, backup)
         } else {
             let (protection, backup) = protection(cluster, &recipients, no_identity_backup, talk)?;
-            let identity = match self.unborn.take() {
-                Some(drawn) if drawn.cluster() == id => drawn,
-                _ => Identity::generate(id)?,
-            };
-            let path = identity.save(&folder, &protection)?;
-            (identity, path, backup)
+            (identity.save(&folder, &protection)?, backup)
         };
         let (store, lock) =
             Store::create(&self.folder, &cluster.name, identity, recipients, backup, holder.since, holder)?;

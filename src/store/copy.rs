@@ -253,10 +253,11 @@ fn signed<'a>(kind: &str, document: &'a Content, signer: &str) -> Result<(Head, 
     split(body).ok_or_else(|| broken("its head cannot be read"))
 }
 
-/// What the copy on a host says of itself, and whom it is sealed to, where `signer` signed it. Opens nothing.
+/// What the copy on a host says of itself, and whom a host can seal to as it is sealed, where `signer` signed it: hosts have no age
+/// plugins. Opens nothing.
 pub fn sealed_to(copy: &Content, signer: &str) -> Result<(Head, Recipients), StoreError> {
     let (head, _) = signed(COPY, copy, signer)?;
-    let recipients = Recipients::parse(&head.recipients)?;
+    let recipients = Recipients::parse(&head.recipients)?.without_plugins();
     Ok((head, recipients))
 }
 

@@ -18,8 +18,8 @@ mod plugin;
 mod prune;
 mod rekey;
 mod seal;
-mod takeover;
 mod signer;
+mod takeover;
 #[cfg(test)]
 mod tests;
 
@@ -64,9 +64,9 @@ pub use prune::Pruned;
 pub use seal::Closed;
 pub use seal::Recipients;
 pub use seal::Unsigned;
-pub use takeover::set_aside;
 pub use seal::sign;
 pub use seal::unverified;
 pub use seal::verified;
 pub use signer::HostKey;
 pub use signer::Signs;
+pub use takeover::set_aside;

@@ -58,6 +58,14 @@ impl Recipients {
         Ok(Self { texts: texts.to_vec(), parsed: texts.iter().map(parse).collect::<Result<_, _>>()? })
     }
 
+    /// Those to whom no plugin has to seal.
+    #[must_use]
+    pub(crate) fn without_plugins(self) -> Self {
+        let both = self.texts.into_iter().zip(self.parsed);
+        let (texts, parsed) = both.filter(|(_, parsed)| matches!(parsed, Parsed::Own(_))).unzip();
+        Self { texts, parsed }
+    }
+
     /// The same once more.
     pub(crate) fn again(&self) -> Result<Self, StoreError> {
         Self::parse(&self.texts)

@@ -9,8 +9,8 @@ use anyhow::Context as _;
 use anyhow::Result;
 use serde_json::Value;
 
-use crate::identity;
 use crate::checks;
+use crate::identity;
 use crate::recurring;
 use crate::restore;
 use crate::support::Cluster;

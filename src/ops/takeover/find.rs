@@ -37,7 +37,6 @@ use crate::secrets::Entropy as _;
 use crate::secrets::Secrets;
 use crate::secrets::SystemEntropy;
 use crate::store;
-use crate::store::Identity;
 
 /// A state as it was found.
 pub(super) struct Finding {
@@ -63,7 +62,9 @@ pub(super) async fn find(
     let (cluster, now) = (&*local.cluster, prepare::now());
     let bundle = local.bundle()?;
     let names = prepare::names(seen, None);
-    let rendered = |secrets: &Secrets| render::desired(cluster, secrets, bundle.release(), &local.addons, &names);
+    let signers = kept.signers(cluster, &records.cluster)?;
+    let rendered =
+        |secrets: &Secrets| render::desired(cluster, secrets, bundle.release(), &local.addons, &names, Some(&signers));
     // Where each key lies is seen from keys that are not used for anything else.
     let (mut sample, _) = secrets::complete(cluster, None, now, &mut SystemEntropy)?;
     sample.cluster = records.cluster.clone();
@@ -100,12 +101,12 @@ pub(super) async fn find(
     Ok(Finding { kept, target, plan, lost })
 }
 
-/// Makes identity and folder. Durable when this returns; a death before leaves at most an identity, which the next try takes.
+/// Makes the folder, and the identity where it is not `made` yet. Durable when this returns; a death before leaves at most an identity, which the next try takes.
 #[allow(clippy::too_many_arguments)]
 pub(super) async fn keep(
     local: &Local,
     found: Finding,
-    identity: Option<Identity>,
+    made: bool,
     invocation: &Invocation,
     options: &TakeOverOptions,
     fleet: &Fleet<RealHost>,
@@ -129,7 +130,7 @@ pub(super) async fn keep(
         if let Some(aside) = store::set_aside(&kept.folder)? {
             talk.warn(&format!("the state folder that nobody can open is in {} now", aside.display()));
         }
-        kept.make(&local.cluster, &records.cluster, identity, options.no_identity_backup, &holder, talk)?
+        kept.make(&local.cluster, &records.cluster, made, options.no_identity_backup, &holder, talk)?
     };
     let number = records.revisions.keys().map(|id| id.number).max().unwrap_or_default();
     let mut random = [0; 8];

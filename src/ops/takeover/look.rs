@@ -18,7 +18,6 @@ use crate::ops::kept;
 use crate::ops::kept::Kept;
 use crate::plan::Unfinished;
 use crate::store;
-use crate::store::Identity;
 use crate::store::StoreError;
 
 /// What the hosts' own records say.
@@ -74,8 +73,8 @@ pub(super) fn records(local: &Local, seen: &Observed) -> Result<Records, OpsErro
 pub(super) enum Here {
     /// A state that its identity opens.
     State(Box<Kept>),
-    /// No state that anybody opens; an identity where an earlier try got as far as that, and an empty folder of it.
-    Nothing { kept: Box<Kept>, identity: Option<Identity> },
+    /// No state that anybody opens; an earlier try may have got as far as an identity, which is drawn then, and an empty folder of it.
+    Nothing { kept: Box<Kept>, made: bool },
 }
 
 /// Refuses where nothing but the folder is lost.
@@ -93,6 +92,7 @@ pub(super) async fn here(
         reached: None,
         unfinished: Unfinished::default(),
         keep: BTreeSet::new(),
+        unborn: None,
     };
     match store::peek(&store::folder_for(&local.path)) {
         Ok(peek) if peek.cluster != *id => {
@@ -110,7 +110,7 @@ pub(super) async fn here(
     let identity = match kept::identity(id, &local.cluster, talk) {
         Ok(identity) => identity,
         Err(OpsError::Store(StoreError::IdentityMissing { .. })) => {
-            return Ok(Here::Nothing { kept: Box::new(empty()), identity: None });
+            return Ok(Here::Nothing { kept: Box::new(empty()), made: false });
         }
         Err(OpsError::Store(error @ (StoreError::PassphraseWrong { .. } | StoreError::IdentityDamaged { .. }))) => {
             return Err(OpsError::Impossible(format!(
@@ -121,7 +121,7 @@ pub(super) async fn here(
     };
     match Kept::open(&local.path, &local.cluster, talk) {
         Ok(kept) if kept.secrets.is_some() => return Ok(Here::State(Box::new(kept))),
-        Ok(kept) if kept.store.is_some() => return Ok(Here::Nothing { kept: Box::new(kept), identity: None }),
+        Ok(kept) if kept.store.is_some() => return Ok(Here::Nothing { kept: Box::new(kept), made: false }),
         // A folder of the lost identity, or a damaged one: the hosts' copies tell which.
         _ => {}
     }
@@ -135,5 +135,6 @@ pub(super) async fn here(
             )));
         }
     }
-    Ok(Here::Nothing { kept: Box::new(empty()), identity: Some(identity) })
+    let kept = Kept { unborn: Some(identity), ..empty() };
+    Ok(Here::Nothing { kept: Box::new(kept), made: true })
 }

@@ -75,11 +75,11 @@ pub async fn take_over(
                 )));
             }
         },
-        Here::Nothing { kept, identity } => {
+        Here::Nothing { kept, made } => {
             let found = find(&local, *kept, &fleet, &seen, &records, talk).await?;
             talk.show(&words(&local, &found));
             confirm(&local, options, &**talk)?;
-            keep(&local, found, identity, invocation, options, &fleet, &records, &**talk).await?;
+            keep(&local, found, made, invocation, options, &fleet, &records, &**talk).await?;
         }
     }
     drop(fleet);

@@ -237,3 +237,13 @@ fn a_copy_tells_a_host_whom_it_is_sealed_to_and_only_where_the_right_one_signed_
     let other = Identity::generate(store.cluster()).unwrap();
     assert!(matches!(sealed_to(&copy, &other.signer()), Err(StoreError::ForeignSignature { .. })));
 }
+
+#[test]
+fn a_host_seals_to_whom_no_plugin_is_needed() {
+    let own = Identity::generate(&super::support::cluster_id()).unwrap().recipient();
+    let both = Recipients::parse(&[own.clone(), "age1drawer1vfshxarfv3jskuu2vv".to_owned()]).unwrap();
+    assert!(matches!(both.sealing(Vec::new()), Err(StoreError::PluginMissing { .. })));
+    let here = both.without_plugins();
+    assert_eq!(here.texts(), [own]);
+    assert!(here.sealing(Vec::new()).is_ok());
+}
