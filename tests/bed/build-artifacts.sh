@@ -42,6 +42,7 @@ do_metrics_server() { gobuild metrics-server sigs.k8s.io/metrics-server/cmd/metr
 do_crictl() { gobuild crictl sigs.k8s.io/cri-tools/cmd/crictl "$COM/bin/crictl" sigs.k8s.io/cri-tools/pkg/version.Version="$(ver crictl sigs.k8s.io/cri-tools)"; }
 do_minio() { gobuild minio github.com/minio/minio "$COM/bin/minio"; }      # the S3 server of the tests; AGPL: run here, part of nothing
 do_load() { gobuild load . "$COM/bin/load"; }
+do_kms() { gobuild kms . "$COM/bin/kms"; }                                 # a plugin of KMS v2 with its key in a file
 do_kwok() { gobuild kwok sigs.k8s.io/kwok/cmd/kwok "$COM/bin/kwok"; }
 do_kubebench() {
   local m=github.com/aquasecurity/kube-bench v; v=$(ver kube-bench $m)
@@ -55,12 +56,18 @@ do_flannel() { # cgo for its udp back end, linked statically; the tencent-vpc ba
 }
 do_helper() { gobuild helper . "$COM/bin/bedhelper"; cp "$COM/bin/bedhelper" "$COM/cni/flannel"; }   # acts as CNI plugin when called "flannel"
 do_kubernetes() { # MINOR
-  local d=$ART/k8s-$1 m=${1%-next} v b x f=(); v=$(ver "kubernetes-$m" k8s.io/kubernetes); mkdir -p "$d/bin"
-  [ "$m" = "$1" ] || v=${v%.*}.$((${v##*.} + 1))
+  local d=$ART/k8s-$1 v b x f=(); v=$(ver "kubernetes-$1" k8s.io/kubernetes); mkdir -p "$d/bin"
   for x in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
-    f+=("$x.gitVersion=$v" "$x.gitMajor=1" "$x.gitMinor=${m#1.}" "$x.gitTreeState=clean" "$x.gitCommit=unknown" "$x.buildDate=1970-01-01T00:00:00Z"); done
+    f+=("$x.gitVersion=$v" "$x.gitMajor=1" "$x.gitMinor=${1#1.}" "$x.gitTreeState=clean" "$x.gitCommit=unknown" "$x.buildDate=1970-01-01T00:00:00Z"); done
   for b in kubelet kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubectl kubeadm; do
-    gobuild "kubernetes-$m" k8s.io/kubernetes/cmd/$b "$d/bin/$b" "${f[@]}"; done
+    gobuild "kubernetes-$1" k8s.io/kubernetes/cmd/$b "$d/bin/$b" "${f[@]}"; done
+  echo "$v" > "$d/version"
+}
+do_next() { # MINOR: the same sources under the next patch's version
+  local d=$ART/k8s-$1-next v b f=(); v=$(ver "kubernetes-$1" k8s.io/kubernetes); v=${v%.*}.$((${v##*.} + 1)); mkdir -p "$d/bin"
+  for b in k8s.io/component-base/version k8s.io/client-go/pkg/version; do f+=("$b.gitVersion=$v" "$b.gitMajor=1" "$b.gitMinor=${1#1.}"); done
+  for b in kubelet kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubectl; do
+    gobuild "kubernetes-$1" k8s.io/kubernetes/cmd/$b "$d/bin/$b" "${f[@]}"; done
   echo "$v" > "$d/version"
 }
 images() { # MINOR: image tars under the very names that this kubeadm asks for (the bundle packs its own, see xtask)
@@ -97,11 +104,16 @@ t=$(date +%s)
 ! want kube-bench || once kube-bench do_kubebench
 ! want crictl     || once crictl do_crictl
 ! want minio      || once minio do_minio
+! want kms        || once kms do_kms
 [[ " ${ONLY:-} " != *" kwok "* ]] || once kwok do_kwok          # only when asked for: nothing else here needs it
 [[ " ${ONLY:-} " != *" load "* ]] || once load do_load          # likewise: the soak's part of that name
 for m in "${@:-1.37}"; do
   ! want etcd       || once "etcd-$(etcd_for "$m")" do_etcd "$(etcd_for "$m")"
-  ! want kubernetes || once "kubernetes-$m" do_kubernetes "$m" "$(cat "$here/go/kubernetes-${m%-next}"/go.{mod,sum} | sha256sum)"
-  ! want images     || [ "$m" != "${m%-next}" ] || images "$m"
+  if [ "$m" != "${m%-next}" ]; then
+    once "kubernetes-$m" do_next "${m%-next}" "$(cat "$here/go/kubernetes-${m%-next}"/go.{mod,sum} | sha256sum)"
+    continue
+  fi
+  ! want kubernetes || once "kubernetes-$m" do_kubernetes "$m"
+  ! want images     || images "$m"
 done
 say total "$(( $(date +%s)-t )) s"

@@ -170,6 +170,14 @@ fn images(cache: &Cache, minor: &str, kubernetes: &str) -> Result<Vec<Image>> {
             from: None,
         },
         Image {
+            component: "kms",
+            reference: "bed.local/kms:1".to_owned(),
+            version: "1".to_owned(),
+            entrypoint: "/kms",
+            files: vec![file(&common.join("kms"), "/kms")],
+            from: None,
+        },
+        Image {
             component: "toolbox",
             reference: "bed.local/toolbox:1".to_owned(),
             version: "1".to_owned(),
