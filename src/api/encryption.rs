@@ -9,6 +9,7 @@ use crate::api::Api;
 use crate::api::ApiError;
 use crate::api::Credentials;
 use crate::api::probe;
+use crate::api::probe::Health;
 use crate::api::probe::ProbeError;
 use crate::api::probe::Tls;
 use crate::api::rest::Call;
@@ -34,6 +35,22 @@ pub async fn loaded_encryption<H: Host>(
         return Err(ProbeError::Broken { url: format!("https://{address}:6443/metrics"), reason });
     }
     Ok(loaded(&answer.body))
+}
+
+/// Whether the API server at `address` gets answers from its plugins (KMS v2), in its own words where not.
+pub async fn plugins<H: Host>(
+    host: &H,
+    address: IpAddr,
+    credentials: &Credentials,
+    deadline: Duration,
+) -> Result<Health, ProbeError> {
+    let tls = Tls::verified(credentials)?;
+    let stream = host.dial(&address.to_string(), 6443).await?;
+    let answer = probe::https_get(stream, address, 6443, &tls, "/healthz/kms-providers", deadline).await?;
+    Ok(match answer.status {
+        200 => Health::Ok,
+        status => Health::Unwell(format!("{status} {}", answer.body.trim())),
+    })
 }
 
 fn loaded(metrics: &str) -> Option<Digest> {

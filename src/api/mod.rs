@@ -31,6 +31,7 @@ use std::time::Duration;
 
 pub use connection::Credentials;
 pub use encryption::loaded_encryption;
+pub use encryption::plugins;
 pub use error::ApiError;
 pub use etcd_keys::Claim;
 pub use pods::CallingPod;

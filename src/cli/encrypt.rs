@@ -27,10 +27,12 @@ use crate::secrets::EncryptionProvider;
 /// `encrypt`
 #[derive(Debug, Subcommand)]
 pub(super) enum Encrypt {
-    /// Show which keys each API server has, and how many objects etcd holds under which key
+    /// Show what encrypts each resource, what each API server works with, and how many objects etcd holds under which key
     ///
     /// Each API server is asked which configuration it works with; etcd is asked which key each object begins with. No key
-    /// and no object is read. Exits with 0 when one key encrypts everything and every API server works with it, else with 4.
+    /// and no object is read. An API server that asks a plugin (KMS v2) is asked whether it gets answers. Exits with 0 when every
+    /// object lies under the key that writes its resource, no other key of bastide's making is left, and every API server works
+    /// with them; else with 4.
     Status {
         #[command(flatten)]
         reach: Reach,
@@ -38,6 +40,8 @@ pub(super) enum Encrypt {
         output: Output,
     },
     /// Put a new encryption key in the old one's place, while everything runs
+    ///
+    /// The change of what encrypts (secretbox, aescbc, a key service) is cluster.yml's business and `bastide up`'s work.
     ///
     /// In three legs, each of them a revision that `bastide rollback` can take back: every API server is given the new key as
     /// its second; the new key comes first and encrypts what is written; everything that the old key encrypted is written
@@ -49,8 +53,10 @@ pub(super) enum Encrypt {
         #[command(flatten)]
         reach: Reach,
         /// What the new key encrypts with: secretbox or aescbc
-        #[arg(long, value_name = "PROVIDER", default_value = "secretbox", value_parser = provider)]
-        provider: EncryptionProvider,
+        ///
+        /// Without it what `bastide.encryption.provider` of cluster.yml says, else secretbox.
+        #[arg(long, value_name = "PROVIDER", value_parser = provider)]
+        provider: Option<EncryptionProvider>,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
@@ -95,7 +101,11 @@ fn shown(seen: &EncryptionStatus, format: OutputFormat) -> String {
 }
 
 fn text(seen: &EncryptionStatus) -> String {
-    let mut servers = table(&["HOST", "KEYS, THE FIRST WRITES", "ON DISK", "IN USE", "STATE"]);
+    let mut resources = table(&["RESOURCE", "KEYS, THE FIRST WRITES"]);
+    for (resource, keys) in &seen.resources {
+        resources.add_row([resource.as_str(), &keys.join("\n")]);
+    }
+    let mut servers = table(&["HOST", "KEYS", "ON DISK", "IN USE", "STATE"]);
     for (host, server) in &seen.api_servers {
         let digest = |digest: Option<crate::model::Digest>| digest.map(|digest| digest.short()).unwrap_or_default();
         let state = if server.ailments.is_empty() { "ok".to_owned() } else { server.ailments.join("\n") };
@@ -110,7 +120,7 @@ fn text(seen: &EncryptionStatus) -> String {
             objects.add_row([resource.as_str(), key, &count.to_string()]);
         }
     }
-    let mut out = format!("{}\n{}", drawn(servers), drawn(objects));
+    let mut out = format!("{}\n{}\n{}", drawn(resources), drawn(servers), drawn(objects));
     for note in &seen.notes {
         let _ = writeln!(out, "{note}");
     }

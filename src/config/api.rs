@@ -2,6 +2,7 @@
 
 use crate::config::cluster::ApiService;
 use crate::config::cluster::AuditLog;
+use crate::config::encryption::custom as custom_encryption;
 use crate::config::field::Field;
 use crate::config::field::Section;
 use crate::config::services::common;
@@ -52,7 +53,9 @@ pub(super) fn api_service(section: Option<&Section>) -> ApiService {
         service.audit = audit_log(&audit);
         audit.finish();
     }
-    service.custom_encryption = api.section("secrets_encryption_config").and_then(encryption);
+    let binds = service.common.extra_binds.clone();
+    let custom = api.section("secrets_encryption_config");
+    service.custom_encryption = custom.and_then(|section| encryption(section, &binds));
     service.event_rate_limit = api.section("event_rate_limit").and_then(|limits| {
         switched_off(&limits, "bastide's own limits stay on");
         let value = limits.given("configuration").and_then(|field| of_kind(&field, "Configuration"));
@@ -99,7 +102,7 @@ fn audit_log(section: &Section) -> AuditLog {
     audit
 }
 
-fn encryption(section: Section) -> Option<Content> {
+fn encryption(section: Section, binds: &[String]) -> Option<Content> {
     let custom = section.given("custom_config");
     let enabled = section.get("enabled").and_then(|field| {
         let enabled = field.boolean();
@@ -117,8 +120,8 @@ fn encryption(section: Section) -> Option<Content> {
             );
             return None;
         }
-        let value = of_kind(&field, "EncryptionConfiguration")?;
-        serde_json::to_vec(&value).ok().map(Content::new)
+        of_kind(&field, "EncryptionConfiguration")?;
+        custom_encryption(&field, binds)
     });
     section.finish();
     content

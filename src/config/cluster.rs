@@ -291,6 +291,8 @@ pub struct Options {
     pub recipients: Vec<String>,
     /// `state.passphrase_file` or `passphrase_env`: what protects the identity, where nobody is there to be asked.
     pub passphrase: Option<PasswordSource>,
+    /// `encryption`.
+    pub at_rest: AtRest,
     /// `hardening.profile`.
     pub profile: Profile,
     /// `hardening.allow`.
@@ -315,6 +317,43 @@ pub struct Options {
     pub containerd_config: serde_json::Value,
     /// `deadlines`.
     pub deadlines: Deadlines,
+}
+
+/// `bastide.encryption`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AtRest {
+    /// `provider`: what encrypts Secrets; none leaves it at what it is, `secretbox` in a new cluster.
+    pub provider: Option<AtRestProvider>,
+    /// `kms`: a plugin that runs beside every API server, whether it is used yet or not.
+    pub kms: Option<KmsPlugin>,
+}
+
+/// `bastide.encryption.provider`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtRestProvider {
+    /// A key that bastide makes, for `XSalsa20` and Poly1305.
+    Secretbox,
+    /// A key that bastide makes, for AES-CBC, as RKE's.
+    Aescbc,
+    /// A key service, behind the plugin of `bastide.encryption.kms`.
+    Kms,
+}
+
+/// `bastide.encryption.kms`: a plugin of Kubernetes' KMS v2.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KmsPlugin {
+    /// `name`: stands in every value that it encrypts.
+    pub name: String,
+    /// `image`: the name of an image in the release.
+    pub image: String,
+    /// `command`: program and arguments.
+    pub command: Vec<String>,
+    /// `socket`: the socket's name in `/run/kmsplugin`, default `socket.sock`.
+    pub socket: String,
+    /// `timeout`: how long an API server waits for an answer; default 3 s.
+    pub timeout: Duration,
+    /// `extra_binds` and `extra_env`.
+    pub common: ComponentSettings,
 }
 
 /// A host and port that API clients use.

@@ -8,6 +8,7 @@ mod backup;
 mod checks;
 mod cluster;
 mod dns;
+mod encryption;
 mod events;
 mod field;
 mod files;

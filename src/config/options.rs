@@ -15,6 +15,7 @@ use crate::config::cluster::Options;
 use crate::config::cluster::PasswordSource;
 use crate::config::cluster::Profile;
 use crate::config::cluster::SshSettings;
+use crate::config::encryption::at_rest;
 use crate::config::field::Field;
 use crate::config::field::Section;
 use crate::config::login;
@@ -40,6 +41,7 @@ pub(super) fn own<'a>(top: &Section<'a>, keys: &ClusterKeys, context: &Context) 
         bundle: None,
         recipients: Vec::new(),
         passphrase: None,
+        at_rest: at_rest(open("encryption")),
         profile: Profile::Default,
         allow: Vec::new(),
         endpoint: None,

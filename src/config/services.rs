@@ -83,6 +83,15 @@ pub(super) fn common(section: Option<&Section>) -> ComponentSettings {
     ComponentSettings { extra_binds: extra_binds.unwrap_or_default(), ..unbound(section) }
 }
 
+/// `extra_binds` and `extra_env` alone, of what runs as a pod and has no flags of Kubernetes'.
+pub(super) fn mounted(section: &Section) -> ComponentSettings {
+    ComponentSettings {
+        extra_binds: section.get("extra_binds").map(|field| binds(&field)).unwrap_or_default(),
+        extra_env: section.get("extra_env").map(|field| environment(&field)).unwrap_or_default(),
+        ..ComponentSettings::default()
+    }
+}
+
 /// The same without `extra_binds`.
 fn unbound(section: Option<&Section>) -> ComponentSettings {
     let Some(section) = section else { return ComponentSettings::default() };

@@ -203,6 +203,12 @@ impl<H: Host> Doors<H> {
         answer.map_err(Trouble::silent)
     }
 
+    /// Whether this API server gets answers from the plugins that encrypt for it.
+    pub(super) async fn plugins(&self, name: &HostName) -> Result<(), Trouble> {
+        let (host, seat) = self.seat(name)?;
+        told(api::plugins(&**host, seat.address, &self.kubernetes, PROBE).await)
+    }
+
     /// The names of the keys with which this API server verifies tokens, in order.
     pub(super) async fn token_keys(&self, name: &HostName) -> Result<BTreeSet<String>, Trouble> {
         let (host, seat) = self.seat(name)?;

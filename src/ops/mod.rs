@@ -16,6 +16,7 @@ mod history;
 mod journal;
 mod kept;
 mod kubeconfig;
+mod legs;
 mod live;
 mod local;
 mod lost;

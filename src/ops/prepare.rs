@@ -31,6 +31,7 @@ use crate::ops::connect;
 use crate::ops::connect::RealHost;
 use crate::ops::doors::Doors;
 use crate::ops::doors::Keys;
+use crate::ops::encryption;
 use crate::ops::kept::Kept;
 use crate::ops::restored;
 use crate::plan;
@@ -76,6 +77,8 @@ pub(super) struct Prepared {
     pub doors: Doors<RealHost>,
     /// The difference.
     pub plan: Plan,
+    /// The encryption configuration that cluster.yml asks for, where it may not run beside that of today, which the target then has.
+    pub keys_ahead: Option<Content>,
     /// Seconds since 1970, when the command began.
     pub now: i64,
 }
@@ -107,6 +110,7 @@ pub(super) async fn prepare(
     prepared.observed = observed;
     if saved.is_none() && !prepared.plan.is_empty() {
         prepared.plan.notes.extend(ahead(&prepared.local, &prepared.kept));
+        prepared.plan.notes.extend(encryption::ahead(&prepared).as_ref().map(encryption::note));
     }
     Ok(prepared)
 }
@@ -127,8 +131,8 @@ pub(super) async fn survey(
     // The paths of a target do not depend on what the hosts call themselves, so a guess gives the scopes, and mostly the
     // target too.
     let guessed = guessed_names(&local.cluster);
-    let mut target = match saved {
-        Some(saved) => saved(&kept)?,
+    let (mut target, mut keys_ahead) = match saved {
+        Some(saved) => (saved(&kept)?, None),
         None => render(&local, &bundle, &mut kept, &guessed, None, now)?,
     };
     let scopes = scopes(&target.desired, kept.reached.as_ref());
@@ -140,14 +144,15 @@ pub(super) async fn survey(
     let names = names(&seen, kept.newest.as_ref());
     let alike = |names| render::named_alike(&local.cluster, names);
     if saved.is_none() && alike(&names) != alike(&guessed) {
-        target = render(&local, &bundle, &mut kept, &names, Some(target), now)?;
+        (target, keys_ahead) = render(&local, &bundle, &mut kept, &names, Some(target), now)?;
     }
     let doors = doors(&local, &fleet, &target, &seen, now)?;
     let mut observed = seen;
     if kept.newest.is_some() {
         observed.objects = doors.observe(&target.desired).await?;
     }
-    Ok(Prepared { local, bundle, kept, fleet, target, observed, doors, plan: Plan::default(), now })
+    let plan = Plan::default();
+    Ok(Prepared { local, bundle, kept, fleet, target, observed, doors, plan, keys_ahead, now })
 }
 
 /// After a rollback cluster.yml says more than the cluster is.
@@ -211,7 +216,7 @@ impl Ask for Questions {
     }
 }
 
-/// Secrets, then everything that is rendered from them. `first` hands on the secrets of an earlier rendering of this
+/// Secrets, then everything that is rendered from them, and the encryption configuration to go to later. `first` hands on the secrets of an earlier rendering of this
 /// command, so that nothing is drawn twice.
 fn render(
     local: &Local,
@@ -220,7 +225,7 @@ fn render(
     names: &BTreeMap<HostName, String>,
     first: Option<Target>,
     now: i64,
-) -> Result<Target, OpsError> {
+) -> Result<(Target, Option<Content>), OpsError> {
     let (secrets, issued) = if let Some(target) = first {
         (target.secrets, target.issued)
     } else {
@@ -234,7 +239,7 @@ fn render(
     };
     let signers = kept.signers(&local.cluster, &secrets.cluster)?;
     let rendered = render::desired(&local.cluster, &secrets, bundle.release(), &local.addons, names, Some(&signers))?;
-    Ok(Target { desired: rendered.desired, blobs: Arc::new(rendered.blobs), secrets, issued })
+    encryption::hold(kept, Target { desired: rendered.desired, blobs: Arc::new(rendered.blobs), secrets, issued })
 }
 
 /// What is looked at: what the target manages, on hosts that left the file what they had.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::config;
 use crate::config::Cluster;
 use crate::model::Digest;
 use crate::model::HostName;
@@ -238,7 +239,8 @@ async fn origin(
         Wanted::File(path) => Source::file(path, site.store().identity(), options.accept_foreign)?,
     };
     fits(&source, local)?;
-    let custom = local.cluster.services.api.custom_encryption.is_some();
+    let custom = local.cluster.services.api.custom_encryption.is_some()
+        || local.cluster.options.at_rest.provider == Some(config::AtRestProvider::Kms);
     // A member that joins late catches up with what the others hold by now.
     let keys = match options.way {
         RestoreWay::Rejoin => None,

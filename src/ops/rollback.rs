@@ -38,6 +38,8 @@ use crate::store::StoreError;
 pub(super) const ROTATE: &str = "rotate-certs";
 /// The command under which a leg of an exchange of encryption keys does.
 pub(super) const ROTATE_KEY: &str = "encrypt rotate-key";
+/// The command under which a leg does that `up` walks from one encryption configuration to another.
+pub(super) const WALK_KEYS: &str = "up: encryption";
 
 /// The command under which a leg of an exchange of authorities does.
 pub const ROTATE_AUTHORITIES: &str = "rotate-certs --ca";
@@ -261,7 +263,10 @@ fn after(history: &[Revision], id: &RevisionId) -> Vec<Revision> {
 fn only_rotations(undone: &[Revision]) -> bool {
     !undone.is_empty()
         && undone.iter().enumerate().all(|(at, revision)| match &revision.returns_to {
-            None => [ROTATE, ROTATE_KEY, ROTATE_AUTHORITIES, ROTATE_TOKEN_KEY].contains(&revision.command.as_str()),
+            None => {
+                let rotations = [ROTATE, ROTATE_KEY, WALK_KEYS, ROTATE_AUTHORITIES, ROTATE_TOKEN_KEY];
+                rotations.contains(&revision.command.as_str())
+            }
             Some(to) => {
                 let between: Vec<_> = undone[..at].iter().filter(|earlier| earlier.id > *to).cloned().collect();
                 between.is_empty() || only_rotations(&between)
@@ -298,6 +303,7 @@ mod tests {
     use super::ROTATE_AUTHORITIES;
     use super::ROTATE_KEY;
     use super::ROTATE_TOKEN_KEY;
+    use super::WALK_KEYS;
     use super::goal;
     use super::only_rotations;
     use crate::model::Digest;
@@ -377,7 +383,12 @@ mod tests {
             ("rollback", Some(1), Reached),
             ("up", None, Reached),
         ]);
-        let keys = history(&[(ROTATE_KEY, None, Reached), (ROTATE_KEY, None, Failed), (ROTATE, None, Reached)]);
+        let keys = history(&[
+            (ROTATE_KEY, None, Reached),
+            (WALK_KEYS, None, Reached),
+            (ROTATE_KEY, None, Failed),
+            (ROTATE, None, Reached),
+        ]);
         assert!(only_rotations(&keys));
         let exchanges = [(ROTATE_AUTHORITIES, None, Reached), (ROTATE_TOKEN_KEY, None, Started)];
         assert!(only_rotations(&history(&exchanges)));

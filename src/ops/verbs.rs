@@ -15,6 +15,7 @@ use crate::ops::OpsError;
 use crate::ops::Talk;
 use crate::ops::access;
 use crate::ops::connect;
+use crate::ops::encryption;
 use crate::ops::kept::Kept;
 use crate::ops::prepare;
 use crate::ops::reach::holder;
@@ -52,12 +53,12 @@ pub async fn plan(
         drop(lock);
         talk.say(&format!("plan: {}", out.display()));
     }
-    let detail = plan::Detail::Folded;
-    Ok(Shown {
-        empty: prepared.plan.is_empty(),
-        text: plan::text(&prepared.plan, detail),
-        json: plan::json(&prepared.plan),
-    })
+    let text = plan::text(&prepared.plan, plan::Detail::Folded);
+    let json = plan::json(&prepared.plan);
+    match encryption::ahead(&prepared).filter(|_| prepared.plan.is_empty()) {
+        Some(ahead) => Ok(Shown { empty: false, text: format!("{}\n", encryption::note(&ahead)), json }),
+        None => Ok(Shown { empty: prepared.plan.is_empty(), text, json }),
+    }
 }
 
 /// Reads the file and the bundle it names. The answer is one line for people.

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use serde_json::json;
 
+use crate::config::AtRestProvider;
 use crate::config::NetworkPlugin;
 use crate::model::Access;
 use crate::model::Component;
@@ -12,6 +13,7 @@ use crate::render::RenderError;
 use crate::render::authentication;
 use crate::render::authentication::Anonymous;
 use crate::render::draft::Draft;
+use crate::render::kms;
 use crate::render::read_back;
 use crate::render::template::Templates;
 use crate::secrets::EncryptionKey;
@@ -68,6 +70,14 @@ fn encryption(draft: &mut Draft<'_, '_>) {
     const PATH: &str = crate::render::ENCRYPTION;
     if let Some(custom) = &draft.shop.cluster.services.api.custom_encryption {
         let custom = custom.clone();
+        if draft.shop.cluster.options.at_rest.provider.is_some() {
+            draft.wrong(RenderError::Impossible {
+                place: "bastide.encryption.provider".to_owned(),
+                why:
+                    "services.kube-api.secrets_encryption_config.custom_config says what encrypts: keep one of the two"
+                        .to_owned(),
+            });
+        }
         let weak = match read_back::encryption(&custom) {
             Ok(weak) => weak,
             Err(error) => {
@@ -78,12 +88,18 @@ fn encryption(draft: &mut Draft<'_, '_>) {
         if weak {
             draft.shop.judge.weaker(
                 "services.kube-api.secrets_encryption_config.custom_config",
-                "a resource whose first provider writes in clear",
+                "Secrets or another resource that the first provider writes in clear",
                 "CIS 1.2.28: the first provider must be aescbc, secretbox or kms",
                 "kube-api.encryption",
             );
         }
         draft.secret(Component::ApiServer, PATH, Access::root(0o600), custom);
+        return;
+    }
+    let cluster = draft.shop.cluster;
+    if let (Some(AtRestProvider::Kms), Some(plugin)) = (cluster.options.at_rest.provider, &cluster.options.at_rest.kms)
+    {
+        draft.secret(Component::ApiServer, PATH, Access::root(0o600), kms::configuration(plugin));
         return;
     }
     if draft.shop.secrets.encryption.is_empty() {

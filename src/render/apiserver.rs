@@ -14,6 +14,7 @@ use crate::render::draft::Draft;
 use crate::render::etcd;
 use crate::render::hardening::CIPHERS;
 use crate::render::hardening::FIRST_MINOR_WITH_CA_RELOAD;
+use crate::render::kms;
 use crate::render::local_images;
 use crate::render::pod;
 use crate::render::pod::Mount;
@@ -29,6 +30,7 @@ const SECTION: &str = "kube-api";
 /// Places keys, policies and manifest.
 pub(super) fn render(draft: &mut Draft<'_, '_>) {
     pki(draft);
+    kms::render(draft);
     let anonymous = api_files::render(draft);
     let flags = flags(draft, anonymous);
     let common = &draft.shop.cluster.services.api.common;
@@ -58,6 +60,7 @@ pub(super) fn render(draft: &mut Draft<'_, '_>) {
             folder("log", &audit).writable(),
         ]
         .into_iter()
+        .chain(kms::sockets(draft))
         .chain(Mount::extra(binds))
         .collect(),
         user: 0,

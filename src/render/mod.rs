@@ -20,6 +20,7 @@ mod etcd;
 mod fields;
 mod hardening;
 mod judge;
+mod kms;
 mod kubeconfig;
 mod kubelet;
 mod kubelet_rules;
@@ -50,6 +51,8 @@ pub use controller_manager::SIGNER;
 pub use draft::unit_inputs;
 pub use error::RenderError;
 pub use error::RenderErrors;
+pub use kms::FOLDER as KMS_FOLDER;
+pub use kms::POD as KMS_POD;
 pub use pod::pod_inputs;
 
 use crate::config::Cluster;

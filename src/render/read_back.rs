@@ -56,7 +56,7 @@ struct Key {
     secret: String,
 }
 
-/// Reads an EncryptionConfiguration. True where a resource is written in clear or by aesgcm, whose keys must change
+/// Reads an EncryptionConfiguration. True where Secrets are left out, or where a resource is written in clear or by aesgcm, whose keys must change
 /// every 200,000 writes. Errors never hold a part of the text, which is all keys.
 pub(super) fn encryption(content: &Content) -> Result<bool, RenderError> {
     let wrong = |why: &str| RenderError::Malformed {
@@ -67,8 +67,13 @@ pub(super) fn encryption(content: &Content) -> Result<bool, RenderError> {
     let text = content.expose_text().ok_or_else(|| wrong("UTF-8 text"))?;
     let read: EncryptionConfiguration = serde_saphyr::from_str(text)
         .map_err(|_| wrong("an EncryptionConfiguration of apiserver.config.k8s.io/v1 in block style"))?;
-    Ok(read
-        .resources
-        .iter()
-        .any(|entry| matches!(entry.providers.first(), None | Some(Provider::Identity {} | Provider::Aesgcm(_)))))
+    let speaks = |entry: &EncryptedResources| {
+        entry.resources.iter().any(|name| ["secrets", "*.", "*.*"].contains(&name.as_str()))
+    };
+    let left_out = !read.resources.iter().any(speaks);
+    Ok(left_out
+        || read
+            .resources
+            .iter()
+            .any(|entry| matches!(entry.providers.first(), None | Some(Provider::Identity {} | Provider::Aesgcm(_)))))
 }

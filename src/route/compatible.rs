@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fmt;
 
-use sha2::Digest as _;
-
 use crate::model::Blobs;
 use crate::model::Desired;
 use crate::model::Digest;
 use crate::model::HostName;
 use crate::model::KubeVersion;
 use crate::render::ENCRYPTION;
+use crate::route::key_rules::Rule;
+use crate::route::key_rules::rules_fit;
+use crate::route::key_walk;
+use crate::route::key_walk::Reader;
 use crate::secrets::AuthorityName;
 use crate::secrets::Secrets;
 
@@ -28,8 +30,8 @@ pub struct Point {
     pub authorities: BTreeMap<AuthorityName, Vec<Digest>>,
     /// Keys that verify service-account tokens, the signing one's first.
     pub tokens: Vec<Digest>,
-    /// Keys for encryption at rest, the writing one first.
-    pub encryption: Vec<Digest>,
+    /// Keys for encryption at rest by what they encrypt, the writing one first.
+    pub encryption: Vec<Rule<Digest>>,
 }
 
 /// What two targets would not understand of each other.
@@ -89,35 +91,20 @@ impl Point {
 }
 
 /// The keys as the API servers are given them; where a file is the user's own, what stands in it.
-fn encryption(desired: &Desired, blobs: &Blobs, secrets: &Secrets) -> Vec<Digest> {
+fn encryption(desired: &Desired, blobs: &Blobs, secrets: &Secrets) -> Vec<Rule<Digest>> {
     let file = desired.hosts.values().find_map(|host| {
         let (_, file) = host.files.iter().find(|(path, _)| path.as_str() == ENCRYPTION)?;
-        read(blobs.get(&file.digest)?.expose_text()?)
+        key_walk::read(blobs.get(&file.digest)?.expose_text()?)
     });
-    file.unwrap_or_else(|| secrets.encryption.iter().map(|key| Digest::of(key.key.expose())).collect())
-}
-
-/// Every key of an `EncryptionConfiguration` in its order; a provider without keys (`identity`, `kms`) stands as a whole.
-fn read(text: &str) -> Option<Vec<Digest>> {
-    let document: serde_json::Value = serde_saphyr::from_str(text).ok()?;
-    let mut keys = Vec::new();
-    for resources in document["resources"].as_array()? {
-        for provider in resources["providers"].as_array()? {
-            for (name, settings) in provider.as_object()? {
-                let entries = settings["keys"].as_array().cloned().unwrap_or_else(|| vec![settings.clone()]);
-                for entry in entries {
-                    let mut hash = sha2::Sha256::new();
-                    hash.update(name.as_bytes());
-                    hash.update(entry.to_string().as_bytes());
-                    let digest = Digest(hash.finalize().into());
-                    if !keys.contains(&digest) {
-                        keys.push(digest);
-                    }
-                }
-            }
-        }
+    let digests =
+        |rule: Rule<Reader>| Rule { resources: rule.resources, keys: rule.keys.iter().map(Reader::digest).collect() };
+    match file {
+        Some(rules) => rules.into_iter().map(digests).collect(),
+        None => vec![Rule {
+            resources: vec!["secrets".to_owned()],
+            keys: secrets.encryption.iter().map(|key| Digest::of(key.key.expose())).collect(),
+        }],
     }
-    Some(keys)
 }
 
 /// Everything that keeps `a` and `b` from running side by side while hosts go from one to the other, one by one. The same
@@ -147,7 +134,7 @@ pub fn compatible(a: &Point, b: &Point) -> Vec<Clash> {
     if !each_holds_the_others_first(&a.tokens, &b.tokens) {
         clashes.push(Clash::Tokens);
     }
-    if !each_holds_the_others_first(&a.encryption, &b.encryption) {
+    if !rules_fit(&a.encryption, &b.encryption, &key_walk::clear_digest()) {
         clashes.push(Clash::Encryption);
     }
     clashes

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use crate::secrets::EncryptionKey;
-use crate::secrets::KeyLabel;
 use crate::secrets::newest_encryption_key;
 
 /// One change of the list of keys. Neighbours may run side by side: each holds the key with which the other one writes.
@@ -52,50 +51,11 @@ pub fn keys_after(keys: &[EncryptionKey], leg: KeyLeg, fresh: Option<EncryptionK
     keys
 }
 
-/// What one part of an `EncryptionConfiguration` is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyRule {
-    /// `secrets`, `configmaps` …
-    pub resources: Vec<String>,
-    /// In their order; the first writes.
-    pub keys: Vec<KeyLabel>,
-}
-
-/// What an `EncryptionConfiguration` says, without its keys' bytes; none where it cannot be read.
-pub fn key_rules(text: &str) -> Option<Vec<KeyRule>> {
-    let document: serde_json::Value = serde_saphyr::from_str(text).ok()?;
-    let word = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-    let rule = |part: &serde_json::Value| {
-        let providers = part["providers"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_object);
-        let keys = providers.flatten().flat_map(|(provider, settings)| {
-            let entries = settings["keys"].as_array().cloned().unwrap_or_else(|| vec![settings.clone()]);
-            entries.into_iter().map(|entry| KeyLabel { provider: provider.clone(), name: word(&entry["name"]) })
-        });
-        let resources = part["resources"].as_array().into_iter().flatten().map(word);
-        KeyRule { resources: resources.collect(), keys: keys.collect() }
-    };
-    Some(document["resources"].as_array()?.iter().map(rule).collect())
-}
-
-/// Whether API servers with these two configurations may run side by side: of every resource that both know, each can read what
-/// the other one writes.
-pub fn key_rules_fit(a: &[KeyRule], b: &[KeyRule]) -> bool {
-    let of = |rules: &[KeyRule], resource: &String| {
-        rules.iter().find(|rule| rule.resources.contains(resource)).map(|rule| rule.keys.clone())
-    };
-    let fits = |one: &[KeyLabel], other: &[KeyLabel]| one.first().is_none_or(|first| other.contains(first));
-    let resources = a.iter().flat_map(|rule| &rule.resources);
-    let mut pairs = resources.filter_map(|resource| Some((of(a, resource)?, of(b, resource)?)));
-    pairs.all(|(one, other)| fits(&one, &other) && fits(&other, &one))
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::KeyLeg;
     use super::key_legs;
-    use super::key_rules;
-    use super::key_rules_fit;
     use super::keys_after;
     use crate::model::Content;
     use crate::secrets::EncryptionKey;
@@ -125,35 +85,6 @@ mod tests {
         assert_eq!(names(&promoted), [&fresh.name, "key-fe12fe12"]);
         assert_eq!(key_legs(&promoted), [KeyLeg::Retire]);
         assert_eq!(names(&keys_after(&promoted, KeyLeg::Retire, None)), [&fresh.name]);
-    }
-
-    #[test]
-    fn a_configuration_tells_its_keys_by_name_alone() {
-        let keys = [key("key-1"), EncryptionKey { provider: "aescbc".to_owned(), ..key("key-2") }, key("key-3")];
-        let text = crate::render::encryption_file(&keys).unwrap();
-        let rules = key_rules(text.expose_text().unwrap()).unwrap();
-        let words: Vec<_> = rules[0].keys.iter().map(ToString::to_string).collect();
-        assert_eq!((rules.len(), &rules[0].resources), (1, &vec!["secrets".to_owned()]));
-        assert_eq!(words, ["secretbox:key-1", "aescbc:key-2", "secretbox:key-3"]);
-        let own =
-            "resources: [{resources: [configmaps], providers: [{kms: {apiVersion: v2, name: vault}}, {identity: {}}]}]";
-        let keys = &key_rules(own).unwrap()[0].keys;
-        assert_eq!(keys[0].mark().unwrap(), "k8s:enc:kms:v2:vault:");
-        assert_eq!((keys[1].to_string().as_str(), keys[1].mark()), ("identity", None));
-    }
-
-    #[test]
-    fn configurations_of_neighbouring_legs_fit_and_no_others() {
-        let with = |names: &[&str]| {
-            let keys: Vec<_> = names.iter().map(|name| key(name)).collect();
-            key_rules(crate::render::encryption_file(&keys).unwrap().expose_text().unwrap()).unwrap()
-        };
-        let legs = [with(&["a"]), with(&["a", "b"]), with(&["b", "a"]), with(&["b"])];
-        for (at, one) in legs.iter().enumerate() {
-            for (there, other) in legs.iter().enumerate() {
-                assert_eq!(key_rules_fit(one, other), at.abs_diff(there) <= 1, "{at} {there}");
-            }
-        }
     }
 
     #[test]

@@ -15,8 +15,10 @@ use crate::model::Digest;
 use crate::model::Keep;
 use crate::model::RemotePath;
 use crate::render;
+use crate::route::key_rules;
 use crate::secrets;
 use crate::secrets::AuthorityName;
+use crate::secrets::EncryptionKey;
 use crate::secrets::LeafName;
 use crate::secrets::Secrets;
 
@@ -88,9 +90,12 @@ fn encryption_files(
     let first = was.encryption.first().filter(|_| was.encryption != now.encryption)?;
     let key = STANDARD.encode(first.key.expose());
     let files = desired.hosts.values().flat_map(|host| &host.files);
+    let labels: Vec<_> = was.encryption.iter().map(EncryptionKey::label).collect();
+    // On the way from or to a configuration of the user's own, keys of both stand in the file: it stays as well.
+    let alone = |text: &str| key_rules(text).is_some_and(|rules| rules.len() == 1 && rules[0].keys == labels);
     let ours = files.filter(|(path, file)| {
         let text = blobs.get(&file.digest).and_then(Content::expose_text);
-        path.as_str() == render::ENCRYPTION && text.is_some_and(|text| text.contains(&key))
+        path.as_str() == render::ENCRYPTION && text.is_some_and(|text| text.contains(&key) && alone(text))
     });
     Some((ours.map(|(_, file)| file.digest).collect(), render::encryption_file(&now.encryption).ok()?))
 }

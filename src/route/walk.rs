@@ -94,6 +94,7 @@ mod tests {
     use crate::model::RevisionId;
     use crate::route::Clash;
     use crate::route::Point;
+    use crate::route::Rule;
     use crate::route::compatible;
     use crate::secrets::AuthorityName;
 
@@ -113,7 +114,7 @@ mod tests {
             birth: Digest::of(b"born"),
             authorities: AuthorityName::ALL.map(|name| (name, digests(authorities))).into(),
             tokens: digests("t"),
-            encryption: digests(encryption),
+            encryption: vec![Rule { resources: vec!["secrets".to_owned()], keys: digests(encryption) }],
         }
     }
 

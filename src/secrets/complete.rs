@@ -191,7 +191,7 @@ fn birth(cluster: &Cluster, now: i64, entropy: &mut dyn Entropy) -> Result<Secre
         cluster: id,
         authorities,
         service_account: service_account(algorithm, entropy)?,
-        encryption: vec![encryption::first(entropy)?],
+        encryption: vec![encryption::first(cluster.options.at_rest.provider, entropy)?],
         leaves: BTreeMap::new(),
         etcd: EtcdBirth {
             token: format!("bastide-{}", random_hex(entropy, 16)?),

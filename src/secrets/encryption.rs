@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use crate::config::AtRestProvider;
 use crate::model::Content;
 use crate::secrets::EncryptionKey;
 use crate::secrets::Entropy;
@@ -73,6 +74,11 @@ pub struct KeyLabel {
 }
 
 impl KeyLabel {
+    /// What reads and writes in clear: all that there is for a resource that no configuration speaks of.
+    pub fn clear() -> Self {
+        Self { provider: "identity".to_owned(), name: String::new() }
+    }
+
     /// What every value begins with that it encrypted (k8s.io/apiserver, `encryptionconfig`); none for `identity`.
     pub fn mark(&self) -> Option<String> {
         let version = if self.provider == "kms" { "v2" } else { "v1" };
@@ -89,11 +95,16 @@ impl fmt::Display for KeyLabel {
     }
 }
 
-/// The key that a cluster is born with: 32 bytes, as both providers take.
-pub(super) fn first(entropy: &mut dyn Entropy) -> Result<EncryptionKey, SecretsError> {
+/// The key that a cluster is born with: 32 bytes, as both providers take. Where a key service encrypts, it lies ready for the day
+/// on which that is given up.
+pub(super) fn first(wanted: Option<AtRestProvider>, entropy: &mut dyn Entropy) -> Result<EncryptionKey, SecretsError> {
     let bytes = bytes(entropy)?;
     let name = format!("key-{}", random_hex(entropy, 4)?);
-    Ok(EncryptionKey { name, provider: EncryptionProvider::Secretbox.as_str().to_owned(), key: bytes })
+    let provider = match wanted {
+        Some(AtRestProvider::Aescbc) => EncryptionProvider::Aescbc,
+        Some(AtRestProvider::Secretbox | AtRestProvider::Kms) | None => EncryptionProvider::Secretbox,
+    };
+    Ok(EncryptionKey { name, provider: provider.as_str().to_owned(), key: bytes })
 }
 
 /// A key to come after others. Its name has the time, so that it is known as the newest one wherever it stands.

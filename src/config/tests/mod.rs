@@ -5,6 +5,7 @@ mod backup;
 mod bad;
 mod bad_nodes;
 mod bad_services;
+mod encryption;
 mod good;
 mod robust;
 

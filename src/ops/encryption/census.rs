@@ -50,6 +50,19 @@ pub(super) fn countable(resource: &str) -> bool {
     !resource.contains(['*', '.'])
 }
 
+/// Where objects of a core resource lie in etcd (k8s.io/kubernetes, `pkg/kubeapiserver/default_storage_factory_builder.go`
+/// and the registries of services).
+pub(super) fn folder(prefix: &str, resource: &str) -> String {
+    let below = match resource {
+        "nodes" => "minions",
+        "replicationcontrollers" => "controllers",
+        "services" => "services/specs",
+        "endpoints" => "services/endpoints",
+        other => other,
+    };
+    format!("{prefix}/{below}/")
+}
+
 /// Every object of `resource`, from the first etcd member that answers. `keys` are those that it may be encrypted with, the
 /// likeliest first.
 pub(super) async fn census<H: Host>(
@@ -75,7 +88,7 @@ async fn counted_by<H: Host>(
     resource: &str,
     keys: &[KeyLabel],
 ) -> Result<Vec<Stored>, ProbeError> {
-    let folder = format!("{prefix}/{resource}/");
+    let folder = folder(prefix, resource);
     let names = etcd.names(&folder).await?;
     let all: Vec<&str> = names.iter().map(String::as_str).collect();
     let known: Vec<_> = keys.iter().filter_map(|key| Some((Under::Key(key.clone()), key.mark()?))).collect();
@@ -101,6 +114,46 @@ async fn counted_by<H: Host>(
         .into_iter()
         .map(|(name, under)| stored(resource, name.strip_prefix(&folder).unwrap_or(name), under))
         .collect())
+}
+
+/// Everything under `prefix` that one of `keys` encrypted, but for what lies in the folders of `counted`.
+pub(super) async fn scan<H: Host>(
+    doors: &Doors<H>,
+    prefix: &str,
+    counted: &[String],
+    keys: &[KeyLabel],
+) -> Result<Vec<Stored>, OpsError> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut last =
+        OpsError::Impossible("no etcd member's host answers, so nobody can say what is encrypted how".to_owned());
+    for (host, etcd) in doors.etcd_members() {
+        match scanned_by(&etcd, prefix, counted, keys).await {
+            Ok(found) => return Ok(found),
+            Err(error) => last = OpsError::Etcd { host: host.clone(), source: Box::new(error) },
+        }
+    }
+    Err(last)
+}
+
+async fn scanned_by<H: Host>(
+    etcd: &Etcd<'_, H>,
+    prefix: &str,
+    counted: &[String],
+    keys: &[KeyLabel],
+) -> Result<Vec<Stored>, ProbeError> {
+    let mut names = etcd.names(&format!("{prefix}/")).await?;
+    names.retain(|name| !counted.iter().any(|folder| name.starts_with(folder.as_str())));
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    let marks: Vec<_> = keys.iter().filter_map(|key| Some((key.clone(), key.mark()?))).collect();
+    let (keys, marks): (Vec<_>, Vec<_>) = marks.into_iter().unzip();
+    let answers = etcd.begin_with(&all, &marks).await?;
+    let found = all.into_iter().zip(answers).filter_map(|(name, at)| {
+        let under = Under::Key(keys.get(at?)?.clone());
+        Some(Stored { resource: "etcd's key".to_owned(), namespace: None, name: name.to_owned(), under })
+    });
+    Ok(found.collect())
 }
 
 /// `default/token` or `token`.

@@ -15,7 +15,9 @@ use crate::ops::encryption::census::Stored;
 use crate::ops::encryption::census::Under;
 use crate::ops::encryption::census::census;
 use crate::ops::encryption::census::countable;
+use crate::ops::encryption::census::folder;
 use crate::ops::encryption::census::prefix;
+use crate::ops::encryption::census::scan;
 use crate::ops::encryption::loaded::await_each;
 use crate::ops::encryption::loaded::await_target;
 use crate::ops::encryption::loaded::on_hosts;
@@ -35,28 +37,54 @@ const AT_ONCE: usize = 4;
 const ROUNDS: usize = 3;
 /// How many objects an error names.
 const NAMED: usize = 10;
+/// How objects of other groups are written anew.
+const OTHERS: &str = "(resources of other groups than the core one are not written anew by bastide: \
+                      `kubectl get RESOURCE -A -o json | kubectl replace -f -`, then the same command again)";
 /// After how many objects the progress is told.
 const TOLD_EVERY: usize = 100;
 
 /// Other keys than those of the cluster as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct KeyChange {
-    /// Keys of today, or of a run that died, that the target lacks.
-    dropped: Vec<KeyLabel>,
-    /// The target's, the one that writes first.
-    kept: Vec<KeyLabel>,
-    /// What is encrypted.
-    resources: Vec<String>,
     /// What the target's configuration says.
     target: Vec<KeyRule>,
     /// What every configuration says that an API server may have, by its digest.
     known: BTreeMap<Digest, Vec<KeyRule>>,
+    /// What only keys may have encrypted that the target lacks, with these keys.
+    dropped: BTreeMap<String, BTreeSet<KeyLabel>>,
 }
 
 impl KeyChange {
+    fn new(target: Vec<KeyRule>, known: BTreeMap<Digest, Vec<KeyRule>>) -> Self {
+        let resources = route::resources_of(known.values().flatten().chain(&target));
+        let dropped = resources.into_iter().filter_map(|resource| {
+            let keys = known.values().flat_map(|had| route::dropped_keys(had, &target, &resource));
+            let keys: BTreeSet<KeyLabel> = keys.collect();
+            (!keys.is_empty()).then_some((resource, keys))
+        });
+        Self { dropped: dropped.collect(), target, known }
+    }
+
     /// Whether an API server with that configuration may run beside those of the target.
     fn fits(&self, configuration: Digest) -> Option<bool> {
         self.known.get(&configuration).map(|rules| route::key_rules_fit(rules, &self.target))
+    }
+
+    /// Dropped keys of resources whose objects cannot be found by name, and the folders in which objects of others lie. Where
+    /// such a resource lies in clear, nobody could find what must be written anew.
+    fn elsewhere(&self, prefix: &str) -> Result<(Vec<KeyLabel>, Vec<String>), OpsError> {
+        let uncounted: Vec<_> = self.dropped.iter().filter(|(resource, _)| !countable(resource)).collect();
+        let in_clear = |keys: &BTreeSet<KeyLabel>| keys.iter().any(|key| key.mark().is_none());
+        if let Some((resource, _)) = uncounted.iter().find(|(_, keys)| in_clear(keys)) {
+            return Err(OpsError::Impossible(format!(
+                "objects of {resource} may lie in etcd in clear, and bastide finds such objects of the core group alone: keep \
+                 `identity: {{}}` as the last provider of that part"
+            )));
+        }
+        let keys: BTreeSet<KeyLabel> = uncounted.into_iter().flat_map(|(_, keys)| keys).cloned().collect();
+        let known = route::resources_of(self.known.values().flatten().chain(&self.target));
+        let counted = known.into_iter().filter(|resource| countable(resource));
+        Ok((keys.into_iter().collect(), counted.map(|resource| folder(prefix, &resource)).collect()))
     }
 }
 
@@ -70,24 +98,18 @@ fn change_of(prepared: &Prepared) -> Result<Option<KeyChange>, OpsError> {
     if was.iter().all(|(name, digest)| target.get(name).is_none_or(|wanted| wanted == digest)) {
         return Ok(None);
     }
-    let mut held: BTreeSet<KeyLabel> = BTreeSet::new();
     let mut known = rules_by_digest(&prepared.target.desired, &prepared.target.blobs);
+    let rules = target.values().find_map(|digest| known.get(digest)).cloned().unwrap_or_default();
     // Runs that died since may have left their keys on some hosts.
     let since = store.reached().map(|revision| revision.id.clone());
     for revision in store.history().iter().filter(|revision| Some(&revision.id) >= since.as_ref()) {
-        let (_, desired, blobs, sealed) = match store.load(&revision.id) {
+        let (_, desired, blobs, _) = match store.load(&revision.id) {
             Err(StoreError::NotKept { .. }) => continue,
             loaded => loaded?,
         };
-        held.extend(secrets::unseal_form(&sealed)?.encryption.iter().map(secrets::EncryptionKey::label));
         known.extend(rules_by_digest(&desired, &blobs));
     }
-    let kept: Vec<_> = prepared.target.secrets.encryption.iter().map(secrets::EncryptionKey::label).collect();
-    let dropped = held.into_iter().filter(|key| !kept.contains(key)).collect();
-    let rules = target.values().find_map(|digest| known.get(digest)).cloned().unwrap_or_default();
-    let resources: BTreeSet<_> = rules.iter().flat_map(|rule| &rule.resources).cloned().collect();
-    let resources = resources.into_iter().filter(|name| countable(name)).collect();
-    Ok(Some(KeyChange { dropped, kept, resources, target: rules, known }))
+    Ok(Some(KeyChange::new(rules, known)))
 }
 
 /// Waits until every API server works with the keys of a target that the hosts are at already: a run that died may have been the
@@ -133,34 +155,40 @@ pub(in crate::ops) async fn make_way(
     }
     let mut trouble = Vec::new();
     for round in 0..=ROUNDS {
-        let left = needing(prepared, change).await?;
-        if left.is_empty() {
+        let (left, others) = needing(prepared, change).await?;
+        if left.is_empty() && others.is_empty() {
             return Ok(true);
         }
-        if round == ROUNDS {
-            let count = left.len();
-            let named = left.iter().take(NAMED).map(ToString::to_string);
-            return Err(OpsError::KeyNeeded { count, some: named.chain(trouble).collect() });
+        if round == ROUNDS || !others.is_empty() {
+            let count = left.len() + others.len();
+            let named = others.iter().chain(&left).take(NAMED).map(ToString::to_string);
+            let way = others.first().map(|_| OTHERS.to_owned());
+            return Err(OpsError::KeyNeeded { count, some: named.chain(way).chain(trouble).collect() });
         }
         trouble = rewrite(prepared, &left, talk, cancel).await?;
     }
     Ok(true)
 }
 
-/// Every object that one of the dropped keys encrypted, as etcd tells.
-async fn needing(prepared: &Prepared, change: &KeyChange) -> Result<Vec<Stored>, OpsError> {
+/// Every object that only a dropped key can read, as etcd tells: those that can be written anew, and those of which only the name
+/// in etcd is known.
+async fn needing(prepared: &Prepared, change: &KeyChange) -> Result<(Vec<Stored>, Vec<Stored>), OpsError> {
     let prefix = prefix(&prepared.target.desired, &prepared.target.blobs);
-    // The one that writes first: almost everything lies under it.
-    let keys: Vec<_> = change.kept.iter().chain(&change.dropped).cloned().collect();
+    let (keys, counted) = change.elsewhere(&prefix)?;
+    let others = scan(&prepared.doors, &prefix, &counted, &keys).await?;
     let mut found = Vec::new();
-    for resource in &change.resources {
+    for (resource, dropped) in change.dropped.iter().filter(|(resource, _)| countable(resource)) {
+        let kept = route::keys_for(&change.target, resource, &secrets::KeyLabel::clear());
+        // The one that writes first: almost everything lies under it.
+        let keys: Vec<_> = kept.into_iter().chain(dropped.iter().cloned()).collect();
         let all = census(&prepared.doors, &prefix, resource, &keys).await?;
         found.extend(all.into_iter().filter(|stored| match &stored.under {
-            Under::Key(key) => change.dropped.contains(key),
-            Under::Another | Under::Clear => false,
+            Under::Key(key) => dropped.contains(key),
+            Under::Clear => dropped.iter().any(|key| key.mark().is_none()),
+            Under::Another => false,
         }));
     }
-    Ok(found)
+    Ok((found, others))
 }
 
 /// Has each of these written anew. What was said of those where that failed, the first ones.
@@ -202,4 +230,64 @@ async fn rewrite(
         prepared.doors.forget_api().await;
     }
     Ok(trouble)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::KeyChange;
+    use crate::model::Digest;
+    use crate::ops::OpsError;
+    use crate::route::KeyRule;
+    use crate::route::key_rules;
+
+    fn rules(parts: &[(&str, &str)]) -> Vec<KeyRule> {
+        let parts: Vec<_> = parts
+            .iter()
+            .map(|(resources, keys)| {
+                let keys = keys.split(' ').map(|key| match key {
+                    "clear" => "{identity: {}}".to_owned(),
+                    key => format!("{{secretbox: {{keys: [{{name: {key}, secret: eA==}}]}}}}"),
+                });
+                format!("{{resources: [{resources}], providers: [{}]}}", keys.collect::<Vec<_>>().join(", "))
+            })
+            .collect();
+        key_rules(&format!("resources: [{}]", parts.join(", "))).unwrap()
+    }
+
+    fn change(known: &[&[(&str, &str)]], target: &[(&str, &str)]) -> KeyChange {
+        let all = known.iter().map(|parts| (Digest::of(format!("{parts:?}").as_bytes()), rules(parts)));
+        KeyChange::new(rules(target), all.collect::<BTreeMap<_, _>>())
+    }
+
+    fn dropped(change: &KeyChange) -> Vec<String> {
+        let words = change.dropped.iter().map(|(resource, keys)| {
+            let keys: Vec<_> = keys.iter().map(ToString::to_string).collect();
+            format!("{resource}: {}", keys.join(" "))
+        });
+        words.collect()
+    }
+
+    #[test]
+    fn what_only_a_dropped_key_can_read_is_known_by_resource() {
+        let known: [&[(&str, &str)]; 2] = [&[("secrets", "old clear")], &[("secrets", "new old clear")]];
+        assert_eq!(dropped(&change(&known, &[("secrets", "new")])), ["secrets: identity secretbox:old"]);
+        assert_eq!(dropped(&change(&known, &[("secrets", "new old clear")])), Vec::<String>::new());
+        let wider = change(&[&[("secrets", "new")]], &[("'secrets', 'configmaps'", "new")]);
+        assert_eq!(dropped(&wider), ["configmaps: identity"]);
+        let narrower = change(&[&[("secrets", "new"), ("configmaps", "new clear")]], &[("secrets", "new")]);
+        assert_eq!(dropped(&narrower), ["configmaps: secretbox:new"]);
+    }
+
+    #[test]
+    fn what_cannot_be_looked_for_is_refused_and_nothing_is_looked_for_twice() {
+        let all = change(&[&[("secrets", "old"), ("'*.apps'", "old")]], &[("secrets", "new"), ("'*.apps'", "new")]);
+        let (keys, counted) = all.elsewhere("/registry").unwrap();
+        assert_eq!((keys.len(), counted), (1, vec!["/registry/secrets/".to_owned()]));
+        let clear = change(&[&[("secrets", "new")]], &[("secrets", "new"), ("'*.*'", "new")]);
+        let Err(OpsError::Impossible(words)) = clear.elsewhere("/registry") else { panic!("no refusal") };
+        assert!(words.starts_with("objects of *.* may lie in etcd in clear"), "{words}");
+    }
 }

@@ -6,6 +6,7 @@ mod loaded;
 mod rotate;
 mod status;
 mod then;
+mod toward;
 
 pub(super) use census::prefix;
 pub(super) use change::make_way;
@@ -18,3 +19,9 @@ pub use status::ServerKeys;
 pub use status::StoredObjects;
 pub use status::encryption_status;
 pub(super) use then::read_as_then;
+pub(super) use toward::Ahead;
+pub(super) use toward::ahead;
+pub(super) use toward::hold;
+pub(super) use toward::is_cut_off;
+pub(super) use toward::note;
+pub(super) use toward::walk;

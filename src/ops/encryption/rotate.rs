@@ -1,21 +1,24 @@
 //! `encrypt rotate-key`: the target is the one that was reached last, with the list of keys moved on by one leg.
 
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::model::Digest;
+use crate::config::AtRest;
+use crate::config::AtRestProvider;
+use crate::model::Blobs;
+use crate::model::Desired;
 use crate::ops::Invocation;
 use crate::ops::Local;
 use crate::ops::OpsError;
 use crate::ops::Talk;
+use crate::ops::encryption::loaded::rules_by_digest;
 use crate::ops::kept::Kept;
+use crate::ops::legs;
+use crate::ops::legs::LegOptions;
+use crate::ops::legs::Next;
 use crate::ops::prepare;
 use crate::ops::prepare::Target;
-use crate::ops::reach;
-use crate::ops::reach::Errand;
 use crate::ops::reach::Reached;
 use crate::ops::rollback::ROTATE_KEY;
 use crate::route;
@@ -28,20 +31,12 @@ use crate::secrets::SystemEntropy;
 /// What `encrypt rotate-key` was told.
 #[derive(Debug, Clone, Default)]
 pub struct RotateKeyOptions {
-    /// `--provider`
-    pub provider: EncryptionProvider,
+    /// `--provider`; none: what cluster.yml says, else secretbox.
+    pub provider: Option<EncryptionProvider>,
     /// `--yes`
     pub yes: bool,
     /// `--timings`
     pub timings: bool,
-}
-
-/// The next leg as it was found from the state.
-struct Next {
-    why: String,
-    config: Digest,
-    /// How many legs are left, this one included.
-    left: usize,
 }
 
 /// Puts a new key for encryption at rest in the old one's place, or goes on with what was begun.
@@ -54,61 +49,66 @@ pub async fn rotate_key(
     let local = Local::read(invocation)?;
     if local.cluster.services.api.custom_encryption.is_some() {
         return Err(OpsError::Impossible(
-            "services.kube-api.secrets_encryption_config.custom_config: the keys are the file's own; change them there, one \
-             step at a time, and run `bastide up` after each (`bastide encrypt status` tells what is encrypted with which)"
+            "services.kube-api.secrets_encryption_config.custom_config: the keys are the file's own: write what you want there, \
+             and `bastide up` goes there leg by leg"
                 .to_owned(),
         ));
     }
+    let provider = provider(&local.cluster.options.at_rest, options.provider)?;
     let now = prepare::now();
-    let mut changed = false;
-    loop {
-        let found: Mutex<Option<Next>> = Mutex::new(None);
-        let target = |kept: &Kept| -> Result<Target, OpsError> {
-            let (target, next) = target(kept, options.provider, now)?;
-            *found.lock().unwrap_or_else(PoisonError::into_inner) = Some(next);
-            Ok(target)
-        };
-        let prepared = prepare::prepare(invocation, Some(&target), talk).await?;
-        let next = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let next = next.ok_or_else(|| OpsError::Impossible("no leg was looked for".to_owned()))?;
-        talk.show(&format!("{} (legs left: {})", next.why, next.left));
-        let last = next.left == 1;
-        let errand = Errand {
-            why: next.why,
-            config: Some(next.config),
-            yes: options.yes,
-            timings: options.timings,
-            ..Errand::default()
-        };
+    let find = |kept: &Kept| next(kept, provider, ROTATE_KEY, now);
+    let options = LegOptions { yes: options.yes, timings: options.timings };
+    Box::pin(legs::legs(invocation, &find, options, talk, cancel)).await
+}
 
-        match Box::pin(reach::reach(prepared, invocation, &errand, talk, cancel)).await? {
-            Reached::Already => {}
-            // Every API server's host answered, else the leg had not been done.
-            Reached::Except(hosts) if last => return Ok(Reached::Except(hosts)),
-            Reached::Wholly | Reached::Except(_) => changed = true,
+/// What the new key encrypts with: what was asked for, which cluster.yml may not contradict.
+fn provider(file: &AtRest, asked: Option<EncryptionProvider>) -> Result<EncryptionProvider, OpsError> {
+    const OPTION: &str = "bastide.encryption.provider";
+    let said = match file.provider {
+        None => return Ok(asked.unwrap_or_default()),
+        Some(AtRestProvider::Secretbox) => EncryptionProvider::Secretbox,
+        Some(AtRestProvider::Aescbc) => EncryptionProvider::Aescbc,
+        Some(AtRestProvider::Kms) => {
+            return Err(OpsError::Impossible(format!(
+                "{OPTION}: kms: the key is the key service's own; exchange it there. What is written from then on is encrypted \
+                 with the new one, and the plugin goes on reading with the old one"
+            )));
         }
-        if last {
-            return Ok(if changed { Reached::Wholly } else { Reached::Already });
-        }
-        if cancel.is_cancelled() {
-            return Err(OpsError::Impossible("interrupted between two legs; the same command goes on".to_owned()));
-        }
+    };
+    match asked {
+        Some(asked) if asked != said => Err(OpsError::Impossible(format!(
+            "{OPTION} says {said}, so that the next `bastide up` would take a key of {asked} back: change it there, and run \
+             `bastide up`"
+        ))),
+        _ => Ok(said),
     }
 }
 
 /// The last reached target with the keys of the next leg; that of a leg that was begun, where one was.
-fn target(kept: &Kept, provider: EncryptionProvider, now: i64) -> Result<(Target, Next), OpsError> {
+pub(super) fn next(
+    kept: &Kept,
+    provider: EncryptionProvider,
+    command: &str,
+    now: i64,
+) -> Result<(Target, Next), OpsError> {
     let store = kept.store()?;
     let newest = store.newest().ok_or(OpsError::NothingReached)?;
     let (revision, desired, blobs, sealed) = store.load(&newest.id)?;
     let today = secrets::unseal_form(&sealed)?;
     if !newest.was_reached() {
-        if newest.command != ROTATE_KEY {
+        if newest.command != command {
             return Err(OpsError::Unfinished { revision: newest.id.clone(), command: newest.command.clone() });
         }
         let left = if today.encryption.len() == 1 { 1 } else { route::key_legs(&today.encryption).len() + 1 };
         let next = Next { why: revision.why, config: revision.config, left };
         return Ok((Target { desired, blobs: Arc::new(blobs), secrets: today, issued: Vec::new() }, next));
+    }
+    if !alone(&desired, &blobs, &today) {
+        return Err(OpsError::Impossible(
+            "API servers have another encryption configuration than the one with the keys that bastide makes: `bastide up` first \
+             goes on to what cluster.yml says"
+                .to_owned(),
+        ));
     }
     let legs = route::key_legs(&today.encryption);
     let leg = *legs.first().ok_or_else(|| OpsError::Impossible("no leg is left".to_owned()))?;
@@ -121,4 +121,10 @@ fn target(kept: &Kept, provider: EncryptionProvider, now: i64) -> Result<(Target
     let moved = route::retarget(&desired, &blobs, &today, &with);
     let next = Next { why: format!("encryption key: {leg}"), config: revision.config, left: legs.len() };
     Ok((Target { desired: moved.desired, blobs: Arc::new(moved.blobs), secrets: with, issued: Vec::new() }, next))
+}
+
+/// Whether API servers have the keys that bastide makes, and no others.
+fn alone(desired: &Desired, blobs: &Blobs, secrets: &Secrets) -> bool {
+    let keys: Vec<_> = secrets.encryption.iter().map(secrets::EncryptionKey::label).collect();
+    rules_by_digest(desired, blobs).values().all(|rules| matches!(rules.as_slice(), [rule] if rule.keys == keys))
 }

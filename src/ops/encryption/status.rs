@@ -25,6 +25,7 @@ use crate::ops::encryption::loaded::wanted;
 use crate::ops::kept::Kept;
 use crate::ops::prepare;
 use crate::ops::prepare::Target;
+use crate::route;
 use crate::route::KeyRule;
 use crate::secrets;
 use crate::secrets::KeyLabel;
@@ -38,6 +39,8 @@ pub struct EncryptionStatus {
     pub settled: bool,
     /// By host.
     pub api_servers: BTreeMap<HostName, ServerKeys>,
+    /// By resource: `provider:name` of what reads it, the one that writes first, in the revision that was reached last.
+    pub resources: BTreeMap<String, Vec<String>>,
     /// By resource, as etcd has it.
     pub objects: BTreeMap<String, StoredObjects>,
     /// What should be looked at, one sentence each.
@@ -53,6 +56,9 @@ pub struct ServerKeys {
     pub file: Option<Digest>,
     /// Digest of the one that the server works with.
     pub loaded: Option<Digest>,
+    /// What the server says of the plugins that it asks; absent where it asks none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugins: Option<String>,
     /// What is wrong.
     pub ailments: Vec<String>,
 }
@@ -66,6 +72,14 @@ pub struct StoredObjects {
     pub unknown: usize,
     /// How many lie there in clear.
     pub clear: usize,
+}
+
+impl StoredObjects {
+    /// Whether this key encrypted every one, or where it is none, all lie in clear.
+    fn lies_under(&self, key: &KeyLabel) -> bool {
+        let only = self.by_key.keys().all(|label| *label == key.to_string());
+        self.unknown == 0 && only && if key.mark().is_none() { self.by_key.is_empty() } else { self.clear == 0 }
+    }
 }
 
 /// Asks every API server, and etcd.
@@ -96,6 +110,14 @@ pub async fn encryption_status(invocation: &Invocation, talk: &Arc<dyn Talk>) ->
         }
     });
     let api_servers: BTreeMap<_, _> = join_all(asked).await.into_iter().collect();
+    let said = wanted.values().find_map(|digest| known.get(digest)).map_or(&[][..], Vec::as_slice);
+    let by_resource: BTreeMap<String, Vec<KeyLabel>> = route::resources_of(said)
+        .into_iter()
+        .map(|resource| {
+            let keys = route::keys_for(said, &resource, &KeyLabel::clear());
+            (resource, keys)
+        })
+        .collect();
     let mut notes = Vec::new();
     let present: Vec<&KeyRule> = api_servers.values().filter_map(|server| known.get(&server.file?)).flatten().collect();
     let mut objects = BTreeMap::new();
@@ -108,11 +130,16 @@ pub async fn encryption_status(invocation: &Invocation, talk: &Arc<dyn Talk>) ->
         let all = census(&doors, &prefix, &resource, &keys(&present, &resource)).await?;
         objects.insert(resource, counted(&all));
     }
-    let one_key = objects.values().all(|all| all.by_key.len() <= 1 && all.unknown == 0 && all.clear == 0);
-    let settled = one_key
-        && notes.is_empty()
-        && api_servers.values().all(|server| server.ailments.is_empty() && server.keys.len() == 1);
-    Ok(EncryptionStatus { schema: 1, settled, api_servers, objects, notes })
+    // Whoever writes the configuration may want further keys to stay; bastide's own leave with what they encrypted.
+    let custom = local.cluster.services.api.custom_encryption.is_some();
+    let one_key = objects.iter().all(|(resource, all)| {
+        let keys = by_resource.get(resource).map_or(&[][..], Vec::as_slice);
+        (custom || keys.len() == 1) && keys.first().is_some_and(|first| all.lies_under(first))
+    });
+    let settled = one_key && notes.is_empty() && api_servers.values().all(|server| server.ailments.is_empty());
+    let words = |keys: Vec<KeyLabel>| keys.iter().map(ToString::to_string).collect();
+    let resources = by_resource.into_iter().map(|(resource, keys)| (resource, words(keys))).collect();
+    Ok(EncryptionStatus { schema: 1, settled, api_servers, resources, objects, notes })
 }
 
 async fn server(
@@ -126,6 +153,16 @@ async fn server(
     match doors.loaded_encryption(name).await {
         Ok(loaded) => server.loaded = loaded,
         Err(trouble) => server.ailments.push(trouble.to_string()),
+    }
+    let asks = file.and_then(|digest| known.get(&digest)).into_iter().flatten().flat_map(|rule| &rule.keys);
+    if asks.into_iter().any(|key| key.provider == "kms") {
+        match doors.plugins(name).await {
+            Ok(()) => server.plugins = Some("ok".to_owned()),
+            Err(trouble) => {
+                server.plugins = Some(trouble.to_string());
+                server.ailments.push(format!("plugins: {trouble}"));
+            }
+        }
     }
     match file {
         None => server.ailments.push("no configuration was seen on its host".to_owned()),
