@@ -16,6 +16,7 @@ use crate::render::draft::Draft;
 use crate::render::kms;
 use crate::render::read_back;
 use crate::render::template::Templates;
+use crate::render::yaml;
 use crate::secrets::EncryptionKey;
 
 /// Places all four files. Each folder is mounted as a whole.
@@ -69,7 +70,11 @@ pub(super) fn place(draft: &mut Draft<'_, '_>, path: &str, document: &Value, hin
 fn encryption(draft: &mut Draft<'_, '_>) {
     const PATH: &str = crate::render::ENCRYPTION;
     if let Some(custom) = &draft.shop.cluster.services.api.custom_encryption {
-        let custom = custom.clone();
+        let custom = match serde_json::from_slice(custom.expose()) {
+            Ok(document) => encryption_document(&document),
+            // cluster.yml's reader writes it.
+            Err(_) => custom.clone(),
+        };
         if draft.shop.cluster.options.at_rest.provider.is_some() {
             draft.wrong(RenderError::Impossible {
                 place: "bastide.encryption.provider".to_owned(),
@@ -114,6 +119,11 @@ fn encryption(draft: &mut Draft<'_, '_>) {
         }
         Err(error) => draft.wrong(error),
     }
+}
+
+/// An `EncryptionConfiguration` in block style: kube-bench (CIS 1.2.28) looks for the provider on the line after `providers:`.
+pub(super) fn encryption_document(document: &Value) -> Content {
+    Content::new(format!("# Written by bastide; holds keys.\n{}", yaml::block(document)))
 }
 
 /// The `EncryptionConfiguration` with these keys, the first of which writes.

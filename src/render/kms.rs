@@ -5,6 +5,7 @@ use serde_json::json;
 use crate::config::KmsPlugin;
 use crate::model::Component;
 use crate::model::Content;
+use crate::render::api_files;
 use crate::render::args;
 use crate::render::draft::Draft;
 use crate::render::pod::Mount;
@@ -60,5 +61,5 @@ pub(super) fn configuration(plugin: &KmsPlugin) -> Content {
         "kind": "EncryptionConfiguration",
         "resources": [{"resources": ["secrets"], "providers": [{"kms": kms}]}],
     });
-    Content::new(document.to_string())
+    api_files::encryption_document(&document)
 }

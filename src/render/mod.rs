@@ -91,6 +91,11 @@ pub fn encryption_file(keys: &[EncryptionKey]) -> Result<Content, RenderError> {
     api_files::encryption_text(&Templates::load()?, keys)
 }
 
+/// The content of [`ENCRYPTION`] that says what `document` says, an `EncryptionConfiguration`.
+pub fn encryption_document(document: &serde_json::Value) -> Content {
+    api_files::encryption_document(document)
+}
+
 /// A complete target.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rendered {

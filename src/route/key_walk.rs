@@ -9,6 +9,7 @@ use sha2::Digest as _;
 
 use crate::model::Content;
 use crate::model::Digest;
+use crate::render;
 use crate::route::key_rules::Rule;
 use crate::route::key_rules::keys_for;
 use crate::route::key_rules::resources_of;
@@ -211,7 +212,7 @@ fn written(parts: &[Rule<Reader>]) -> Result<Content, NoWalk> {
         .collect();
     let document =
         json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "EncryptionConfiguration", "resources": parts});
-    serde_json::to_vec(&document).map(Content::new).map_err(|_| NoWalk::Unreadable)
+    Ok(render::encryption_document(&document))
 }
 
 /// The names of the plugins that API servers with this configuration speak to, each with its socket's address.

@@ -128,3 +128,24 @@ fn alone(desired: &Desired, blobs: &Blobs, secrets: &Secrets) -> bool {
     let keys: Vec<_> = secrets.encryption.iter().map(secrets::EncryptionKey::label).collect();
     rules_by_digest(desired, blobs).values().all(|rules| matches!(rules.as_slice(), [rule] if rule.keys == keys))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::provider;
+    use crate::config::AtRest;
+    use crate::config::AtRestProvider;
+    use crate::secrets::EncryptionProvider::Aescbc;
+    use crate::secrets::EncryptionProvider::Secretbox;
+
+    #[test]
+    fn the_file_decides_and_nobody_may_contradict_it() {
+        let file = |provider| AtRest { provider, kms: None };
+        assert_eq!(provider(&file(None), None).unwrap(), Secretbox);
+        assert_eq!(provider(&file(None), Some(Aescbc)).unwrap(), Aescbc);
+        assert_eq!(provider(&file(Some(AtRestProvider::Aescbc)), None).unwrap(), Aescbc);
+        assert_eq!(provider(&file(Some(AtRestProvider::Aescbc)), Some(Aescbc)).unwrap(), Aescbc);
+        provider(&file(Some(AtRestProvider::Aescbc)), Some(Secretbox)).unwrap_err();
+        provider(&file(Some(AtRestProvider::Kms)), None).unwrap_err();
+    }
+}

@@ -214,3 +214,58 @@ fn next(kept: &Kept, goal: &Content) -> Result<(Target, Next), OpsError> {
     let next = Next { why: format!("encryption at rest: {leg}"), config: revision.config, left: leg.left() };
     Ok((target, next))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::configuration;
+    use super::give;
+    use super::plugin_is_there;
+    use crate::model::Content;
+    use crate::model::Digest;
+    use crate::ops::encryption::loaded::wanted;
+    use crate::ops::prepare::Target;
+    use crate::render::tests::support;
+
+    const PLUGIN: &str = "kms: {name: vault, image: haproxy, command: [/kms]}";
+
+    fn target(options: &str) -> Target {
+        let text = format!("{}bastide: {{encryption: {{{options}}}}}\n", support::THREE_HOSTS);
+        let rendered = support::rendered(&text);
+        let secrets = support::secrets(&support::cluster(&text));
+        Target { desired: rendered.desired, blobs: Arc::new(rendered.blobs), secrets, issued: Vec::new() }
+    }
+
+    #[test]
+    fn another_configuration_takes_the_place_of_the_rendered_one_on_every_host() {
+        let mut target = target("provider: secretbox");
+        let before = configuration(&target.desired, &target.blobs).unwrap();
+        let pods = target.desired.hosts.values().map(|host| host.pods.clone()).collect::<Vec<_>>();
+        let other = Content::new("resources: []");
+        give(&mut target, &other);
+        let digests: Vec<_> = wanted(&target.desired).into_values().collect();
+        assert_eq!(digests, vec![Digest::of(other.expose()); 3]);
+        assert_eq!(configuration(&target.desired, &target.blobs), Some(other));
+        assert_eq!(target.blobs.get(&Digest::of(before.expose())), None, "keys that nobody is given stay nowhere");
+        let now = target.desired.hosts.values().map(|host| host.pods.clone()).collect::<Vec<_>>();
+        assert_eq!(now, pods, "nothing restarts");
+    }
+
+    #[test]
+    fn a_plugin_stays_as_long_as_an_api_server_asks_it() {
+        let used = target(&format!("provider: kms, {PLUGIN}"));
+        plugin_is_there(&used).unwrap();
+        let configuration = configuration(&used.desired, &used.blobs).unwrap();
+        let mut declared = target(PLUGIN);
+        plugin_is_there(&declared).unwrap();
+        give(&mut declared, &configuration);
+        plugin_is_there(&declared).unwrap();
+        let mut gone = target("provider: secretbox");
+        plugin_is_there(&gone).unwrap();
+        give(&mut gone, &configuration);
+        let words = plugin_is_there(&gone).unwrap_err().to_string();
+        assert!(words.contains("keep `bastide.encryption.kms`"), "{words}");
+    }
+}

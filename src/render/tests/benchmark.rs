@@ -163,6 +163,43 @@ fn encryption_is_read_by_kube_bench_as_secretbox() {
 }
 
 #[test]
+fn every_other_encryption_is_read_by_kube_bench_too() {
+    let after = |text: &str| {
+        let line = text.lines().skip_while(|line| !line.contains("providers:")).nth(1).unwrap();
+        line.trim().to_owned()
+    };
+    let own = "services:
+  kube-api:
+    secrets_encryption_config:
+      enabled: true
+      custom_config:
+        apiVersion: apiserver.config.k8s.io/v1
+        kind: EncryptionConfiguration
+        resources: [{resources: [secrets], providers: [{aescbc: {keys: [{name: a, secret: AAAAAAAAAAAAAAAAAAAAAA==}]}}, {identity: {}}]}]
+";
+    let rendered = support::rendered(&format!("{}{own}", support::ONE_HOST));
+    assert_eq!(after(rendered.text("h1", "/etc/kubernetes/enc/encryption.yaml")), "- aescbc:");
+    let kms = "bastide:
+  encryption:
+    provider: kms
+    kms: {name: vault, image: haproxy, command: [/kms, \"--a=b c\"], extra_binds: ['/etc/vault:/etc/vault:ro'], extra_env: [A=b]}
+";
+    let rendered = support::rendered(&format!("{}{kms}", support::ONE_HOST));
+    assert_eq!(after(rendered.text("h1", "/etc/kubernetes/enc/encryption.yaml")), "- kms:");
+    let read = rendered.yaml("h1", "/etc/kubernetes/enc/encryption.yaml");
+    assert_eq!(read["resources"][0]["providers"][0]["kms"]["endpoint"], "unix:///run/kmsplugin/socket.sock");
+    let sockets = |pod: &str| {
+        let spec = rendered.pod("h1", pod).spec.unwrap();
+        let mounts = spec.containers[0].volume_mounts.clone().unwrap();
+        mounts.into_iter().find(|mount| mount.mount_path == "/run/kmsplugin").unwrap().read_only
+    };
+    assert_eq!((sockets("kube-apiserver"), sockets("kms-plugin")), (Some(true), Some(false)));
+    let plugin = rendered.pod("h1", "kms-plugin").spec.unwrap().containers.remove(0);
+    assert_eq!(plugin.command.unwrap(), ["/kms", "--a=b c"]);
+    assert_eq!(plugin.env.unwrap()[0].name, "A");
+}
+
+#[test]
 fn other_components_follow_the_benchmark() {
     use Want::Is;
     use Want::There;
