@@ -1,5 +1,6 @@
 //! What an `EncryptionConfiguration` says of each resource, and whether two of them may be in use side by side.
 
+use crate::model::Content;
 use crate::secrets::KeyLabel;
 
 /// What one part of an `EncryptionConfiguration` is about. `K` is what a key is known by: its label, a digest, itself.
@@ -59,6 +60,14 @@ pub fn dropped_keys(had: &[KeyRule], target: &[KeyRule], resource: &str) -> Vec<
     keys_for(had, resource, &KeyLabel::clear()).into_iter().filter(|key| !stay.contains(key)).collect()
 }
 
+/// Whether a key of `now` is gone in `goal`, of any resource; so too where one of them cannot be read.
+pub fn drops_keys(now: &Content, goal: &Content) -> bool {
+    let rules = |content: &Content| content.expose_text().and_then(key_rules);
+    let (Some(had), Some(target)) = (rules(now), rules(goal)) else { return true };
+    let resources = resources_of(had.iter().chain(&target));
+    resources.iter().any(|resource| !dropped_keys(&had, &target, resource).is_empty())
+}
+
 /// What an `EncryptionConfiguration` says, without its keys' bytes; none where it cannot be read.
 pub fn key_rules(text: &str) -> Option<Vec<KeyRule>> {
     let rules = super::key_walk::read(text)?;
@@ -73,6 +82,7 @@ pub fn key_rules(text: &str) -> Option<Vec<KeyRule>> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::dropped_keys;
+    use super::drops_keys;
     use super::key_rules;
     use super::key_rules_fit;
     use super::keys_for;
@@ -127,6 +137,12 @@ mod tests {
         assert!(key_rules_fit(&secrets, &careful));
         assert_eq!(dropped_keys(&secrets, &both, "configmaps"), [KeyLabel::clear()]);
         assert_eq!(dropped_keys(&secrets, &both, "secrets"), []);
+        let one = |name: &str| Content::new(format!("resources: [{{resources: [secrets], providers: [{name}]}}]"));
+        let (a, ab) = (one("{kms: {name: a}}"), one("{kms: {name: a}}, {kms: {name: b}}"));
+        assert_eq!(
+            (drops_keys(&a, &ab), drops_keys(&ab, &a), drops_keys(&a, &one("{kms: {name: a}}"))),
+            (false, true, false)
+        );
         let words = |keys: Vec<KeyLabel>| keys.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(words(dropped_keys(&both, &secrets, "configmaps")), ["kms:a"]);
     }

@@ -27,6 +27,7 @@ pub use exchange::ExchangeLeg;
 pub use key_rules::KeyRule;
 pub use key_rules::Rule;
 pub use key_rules::dropped_keys;
+pub use key_rules::drops_keys;
 pub use key_rules::key_rules;
 pub use key_rules::key_rules_fit;
 pub use key_rules::keys_for;

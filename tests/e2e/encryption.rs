@@ -213,10 +213,8 @@ fn newest(cluster: &Cluster) -> Result<u64> {
     newest.context("no revision")
 }
 
-#[test]
-#[ignore = "long: soak alone"]
-fn a_key_service_encrypts_through_its_plugin_and_is_given_up_again() -> Result<()> {
-    const PLUGIN: &str = "  encryption:
+/// The bed's own plugin, a real one whose key lies in a file.
+const PLUGIN: &str = "  encryption:
     provider: PROVIDER
     kms:
       name: vault
@@ -224,6 +222,25 @@ fn a_key_service_encrypts_through_its_plugin_and_is_given_up_again() -> Result<(
       command: [/kms, --listen=/run/kmsplugin/socket.sock, --key=/etc/kms/key]
       extra_binds: ['/etc/kms:/etc/kms']
 ";
+
+#[test]
+#[ignore = "long: soak alone"]
+fn a_cluster_is_born_with_a_key_service() -> Result<()> {
+    let mut cluster = Cluster::one_host()?;
+    cluster.host("h1").ssh("install -d -m 700 /etc/kms")?;
+    cluster.file.more_options = PLUGIN.replace("PROVIDER", "kms");
+    cluster.write()?;
+    cluster.up();
+    create(&cluster, 10)?;
+    assert_eq!(all_lie_under(&cluster, "kms")?, "k8s:enc:kms:v2:vault:");
+    assert_eq!(status(&cluster, 0)?["api_servers"]["h1"]["plugins"], "ok");
+    cluster.assert_plans_nothing();
+    Ok(())
+}
+
+#[test]
+#[ignore = "long: soak alone"]
+fn a_key_service_encrypts_through_its_plugin_and_is_given_up_again() -> Result<()> {
     let mut cluster = Cluster::one_host()?;
     cluster.up();
     create(&cluster, SECRETS)?;

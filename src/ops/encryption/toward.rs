@@ -1,4 +1,4 @@
-//! From the configuration that API servers have to the one that cluster.yml asks for. Where they may not run side by side, `up`
+//! From the configuration that API servers have to the one that cluster.yml asks for. Where that is more than a further key, `up`
 //! leaves the former in place while it does everything else, and then walks from one to the other.
 
 use std::collections::BTreeSet;
@@ -58,8 +58,8 @@ fn give(target: &mut Target, content: &Content) {
     target.blobs = Arc::new(blobs);
 }
 
-/// The target of cluster.yml, but with the configuration of today where the file's may not run beside it; the file's is then
-/// handed out as well.
+/// The target of cluster.yml, but with the configuration of today where the file's may not run beside it or gives something up;
+/// the file's is then handed out as well.
 pub(in crate::ops) fn hold(kept: &Kept, mut target: Target) -> Result<(Target, Option<Content>), OpsError> {
     // A first run that died may have left API servers that write already.
     let (Some(store), Some(newest)) = (&kept.store, &kept.newest) else { return Ok((target, None)) };
@@ -72,18 +72,18 @@ pub(in crate::ops) fn hold(kept: &Kept, mut target: Target) -> Result<(Target, O
     }
     let Some(goal) = configuration(&target.desired, &target.blobs) else { return Ok((target, None)) };
     let mut today = None;
-    let mut fits = true;
+    let mut at_once = true;
     for revision in [store.reached(), store.newest()].into_iter().flatten() {
         let (_, desired, blobs, _) = match store.load(&revision.id) {
             Err(StoreError::NotKept { .. }) => continue,
             loaded => loaded?,
         };
         let Some(now) = configuration(&desired, &blobs) else { continue };
-        fits &= step(&now, &goal)?.0 == WalkLeg::Arrive;
+        at_once &= step(&now, &goal)?.0 == WalkLeg::Arrive && !route::drops_keys(&now, &goal);
         today = Some(now);
     }
     match today {
-        Some(today) if !fits => {
+        Some(today) if !at_once => {
             give(&mut target, &today);
             plugin_is_there(&target)?;
             Ok((target, Some(goal)))
