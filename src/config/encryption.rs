@@ -218,8 +218,7 @@ fn kms(field: &Field, binds: &[String], known: &mut Known) -> Option<Value> {
         field.error_at_key("kms v2 has no cachesize", Some("remove it".to_owned()));
     }
     section.finish();
-    let (name, endpoint) = (name?, endpoint?);
-    version?;
+    let name = name?;
     if known.plugins.contains(&name) {
         let hint = "name all its resources in one part, or run a second plugin of another name";
         field.error_at_key(
@@ -229,6 +228,8 @@ fn kms(field: &Field, binds: &[String], known: &mut Known) -> Option<Value> {
         return None;
     }
     known.plugins.push(name.clone());
+    let endpoint = endpoint?;
+    version?;
     let timeout = words(timeout.unwrap_or(PLUGIN_TIMEOUT));
     Some(json!({"kms": {"apiVersion": "v2", "name": name, "endpoint": endpoint, "timeout": timeout}}))
 }

@@ -82,6 +82,8 @@ fn killed_when(cluster: &Cluster, arguments: &[&str], words: &[&str]) -> Result<
 
 /// Kills a run on each leg of an exchange of encryption keys: while API servers take them up, and among the objects.
 fn killed_on_each_leg(cluster: &Cluster, arguments: &[&str]) -> Result<()> {
+    // How many objects are done is said on terminals, and elsewhere to whoever asks.
+    let arguments = &[arguments, &["--verbose"]].concat();
     killed_when(cluster, arguments, &["(legs left: 3)", "takes up the encryption keys"])?;
     killed_when(cluster, arguments, &["(legs left: 2)", "takes up the encryption keys"])?;
     killed_when(cluster, arguments, &["then they are dropped", "objects are written anew"])

@@ -52,6 +52,8 @@ bastide:
     21:58 error: services.kube-api.secrets_encryption_config.custom_config.resources[0].providers[3].kms.endpoint: "tcp://a" is not unix:// and the path of a socket
     21:69 error: services.kube-api.secrets_encryption_config.custom_config.resources[0].providers[3].kms.cachesize: kms v2 has no cachesize
         remove it
+    22:17 error: services.kube-api.secrets_encryption_config.custom_config.resources[0].providers[4].kms: the plugin "a" is named twice, which API servers refuse
+        name all its resources in one part, or run a second plugin of another name
     22:58 error: services.kube-api.secrets_encryption_config.custom_config.resources[0].providers[4].kms.endpoint: API servers do not see /run/other/a.sock: declare the plugin under bastide.encryption.kms, which listens in /run/kmsplugin/, or bind its folder with services.kube-api.extra_binds
     22:95 error: services.kube-api.secrets_encryption_config.custom_config.resources[0].providers[4].kms.timeout: a plugin is given between a moment and a minute
     24:108 error: services.kube-api.secrets_encryption_config.custom_config.resources[1].providers[1].aescbc.keys[0]: aescbc has another key of the name "k"
