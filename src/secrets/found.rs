@@ -162,5 +162,5 @@ pub fn encryption_keys(configuration: &Content) -> Option<Vec<EncryptionKey>> {
 pub fn spare_encryption_key(
     entropy: &mut dyn crate::secrets::Entropy,
 ) -> Result<EncryptionKey, crate::secrets::SecretsError> {
-    crate::secrets::encryption::first(entropy)
+    crate::secrets::encryption::first(None, entropy)
 }
