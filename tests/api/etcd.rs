@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bastide::api::Claim;
 use bastide::api::Credentials;
 use bastide::api::etcd::Etcd;
 use bastide::api::probe;
@@ -119,4 +120,25 @@ async fn a_stream_that_breaks_off_and_a_stranger_are_errors() {
         assert!(etcd.status().await.is_err());
         assert!(etcd.snapshot().await.is_err());
     }
+}
+
+#[tokio::test]
+async fn of_two_who_claim_one_holds_until_it_gives_back_and_only_the_holder_writes() {
+    let _turn = turn().await;
+    let server = Server::get();
+    let (here, credentials) = (Arc::new(Here(host())), server.etcd_credentials());
+    let etcd = Etcd { host: &here, address: LOOPBACK, credentials: &credentials, deadline: WAIT };
+    assert_eq!(etcd.get("/bastide/test/last").await.unwrap(), None);
+    let first = etcd.claim("/bastide/test/claim", "h1 a", 60).await.unwrap();
+    let Claim::Held { lease } = first else { panic!("{first:?}") };
+    let second = etcd.claim("/bastide/test/claim", "h2 b", 60).await.unwrap();
+    assert_eq!(second, Claim::Taken { by: "h1 a".to_owned() });
+    assert!(!etcd.put_holding(("/bastide/test/claim", "h2 b"), "/bastide/test/last", b"two").await.unwrap());
+    assert!(etcd.put_holding(("/bastide/test/claim", "h1 a"), "/bastide/test/last", b"one").await.unwrap());
+    assert_eq!(etcd.get("/bastide/test/last").await.unwrap(), Some(b"one".to_vec()));
+    etcd.give_back(&lease).await.unwrap();
+    let third = etcd.claim("/bastide/test/claim", "h2 b", 60).await.unwrap();
+    assert!(matches!(third, Claim::Held { .. }), "{third:?}");
+    // What was written stays when the turn ends.
+    assert_eq!(etcd.get("/bastide/test/last").await.unwrap(), Some(b"one".to_vec()));
 }

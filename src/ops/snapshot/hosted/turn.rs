@@ -16,6 +16,8 @@ use crate::secrets::HostSnapshots;
 pub(super) const CLAIM: &str = "/bastide/snapshots/claim";
 /// The newest one.
 const LAST: &str = "/bastide/snapshots/last";
+/// Hosts' clocks may differ by less; one that was further ahead must not keep the others waiting for its time.
+const AHEAD: i64 = 60 * 60;
 /// What the names of recurring ones begin with.
 pub(super) const PREFIX: &str = "recurring_";
 
@@ -47,7 +49,8 @@ impl Last {
         if self.host == settings.host && !settings.alone {
             wait += seconds(settings.tick);
         }
-        now - self.taken_at >= wait
+        let age = now - self.taken_at;
+        age >= wait || age < -AHEAD
     }
 }
 
@@ -55,4 +58,52 @@ impl Last {
 pub(super) fn name(now: i64) -> Result<SnapshotName, OpsError> {
     let time = utc(now).replace(['-', ':'], "");
     SnapshotName::new(format!("{PREFIX}{time}")).map_err(|error| OpsError::Impossible(error.to_string()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Last;
+    use crate::model::ClusterId;
+    use crate::model::Content;
+    use crate::model::HostName;
+    use crate::model::SnapshotName;
+    use crate::secrets::HostSnapshots;
+
+    const HOUR: i64 = 3600;
+
+    fn check(host: &str, alone: bool, hours: &[(i64, bool)]) {
+        let settings = HostSnapshots {
+            cluster: ClusterId("c1".to_owned()),
+            cluster_name: "test".to_owned(),
+            kubernetes: "v1.37.1".parse().unwrap(),
+            host: HostName::new(host).unwrap(),
+            alone,
+            interval: Duration::from_hours(12),
+            tick: Duration::from_hours(1),
+            retention: 6,
+            timeout: Duration::from_mins(5),
+            identity: String::new(),
+            signers: Vec::new(),
+            signing_key: Content::default(),
+            bucket: None,
+        };
+        let name = SnapshotName::new("one").unwrap();
+        let last = Last { name, host: HostName::new("h1").unwrap(), taken_at: 100 * HOUR };
+        for (half_hours, due) in hours {
+            let now = 100 * HOUR + half_hours * HOUR / 2;
+            assert_eq!(last.is_due(&settings, now), *due, "{host}, {half_hours} half hours later");
+        }
+    }
+
+    #[test]
+    fn the_next_one_is_due_after_the_interval_and_another_hosts_first() {
+        check("h2", false, &[(0, false), (22, false), (23, true), (24, true)]);
+        check("h1", false, &[(23, false), (24, false), (25, true)]);
+        check("h1", true, &[(22, false), (23, true)]);
+        // A clock that was ahead by minutes, and one by a year.
+        check("h2", false, &[(-1, false), (-2 * 24 * 365, true)]);
+    }
 }
