@@ -7,6 +7,7 @@ mod look;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -37,6 +38,7 @@ use crate::route::Exchange;
 use crate::secrets;
 use crate::secrets::AuthorityName;
 use crate::secrets::Secrets;
+use crate::store;
 
 /// What `state recover --without-identity` was told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,7 +79,8 @@ pub async fn take_over(
         },
         Here::Nothing { kept, made } => {
             let found = find(&local, *kept, &fleet, &seen, &records, talk).await?;
-            talk.show(&words(&local, &found));
+            let place = store::identity_path(&store::identities_folder()?, &records.cluster);
+            talk.show(&words(&local, &found, &place));
             confirm(&local, options, &**talk)?;
             keep(&local, found, made, invocation, options, &fleet, &records, &**talk).await?;
         }
@@ -102,7 +105,7 @@ fn lost(secrets: &Secrets) -> BTreeSet<AuthorityName> {
 }
 
 /// What is going to happen, before anybody agrees.
-fn words(local: &Local, found: &Finding) -> String {
+fn words(local: &Local, found: &Finding, identity: &Path) -> String {
     let lost: Vec<_> = found.lost.iter().map(|name| name.as_str()).collect();
     let mut text = format!(
         "Cluster {} is taken over from its hosts, and a new identity is made for its state:\n  \
@@ -116,6 +119,12 @@ fn words(local: &Local, found: &Finding) -> String {
         local.cluster.name,
         lost.join(", ")
     );
+    let _ = writeln!(
+        text,
+        "Whoever still has the identity elsewhere should stop here, and put it at {}: afterwards it opens nothing of this cluster any \
+         more, and theirs is the state that is lost.",
+        identity.display()
+    );
     if !local.cluster.options.recipients.is_empty() {
         text.push_str(
             "Whoever has the private key of one of bastide.state.recipients should stop here: `bastide state recover --host HOST \
@@ -124,7 +133,7 @@ fn words(local: &Local, found: &Finding) -> String {
     }
     if !found.plan.is_empty() {
         let changes = plan::text(&found.plan, plan::Detail::Folded);
-        let _ = write!(text, "The hosts are not what cluster.yml says. Before the legs this is changed:\n{changes}");
+        let _ = write!(text, "Before the legs the hosts are brought to what cluster.yml says:\n{changes}");
     }
     text
 }
