@@ -182,10 +182,8 @@ fn three_hosts_are_taken_over_without_state_and_identity_by_runs_that_die() -> R
     cluster.wait_pods_ready(Duration::from_mins(5))?;
 
     let aside = cluster.folder().join("cluster.bastide.unreadable-1");
-    killed_when(&cluster, Duration::ZERO, || {
-        identities(&cluster).read_dir().is_ok_and(|mut all| all.next().is_some())
-    })?;
     killed_when(&cluster, Duration::ZERO, || aside.exists())?;
+    killed_when(&cluster, Duration::ZERO, || state(&cluster).join("manifest").exists())?;
     for (words, later) in [("accepted beside", 4), ("issues", 6), ("accepted no more", 4)] {
         killed_when(&cluster, Duration::from_secs(later), || begun(&cluster, words)).context(words)?;
     }
