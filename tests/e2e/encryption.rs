@@ -262,6 +262,7 @@ fn a_key_service_encrypts_through_its_plugin_and_is_given_up_again() -> Result<(
     // After a power cut both come back by themselves, whichever is first.
     cluster.host("h1").power_cut()?;
     cluster.host("h1").power_on()?;
+    cluster.host("h1").wait()?;
     cluster.wait_nodes_ready(Duration::from_mins(5))?;
     all_lie_under(&cluster, "kms")?;
     cluster.assert_plans_nothing();
