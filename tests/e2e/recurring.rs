@@ -132,17 +132,23 @@ pub(crate) fn hosts_watch_their_certificates(cluster: &Cluster) -> Result<()> {
     parameters.not_after = today + 20 * 24 * HOUR;
     let pem = parameters.self_signed(&rcgen::KeyPair::generate()?)?.pem();
     let old = cluster.add_file("old.crt", &pem)?;
-    host.put(&old, "/root/old.crt")?;
+    host.put(&old, "/etc/kubernetes/pki/old.crt")?;
     host.ssh(&format!(
-        "cp -p {FILE} /root/watch.json && sed -i 's|\"files\": \\[|&\"/root/old.crt\",|' {FILE} && systemctl start {UNIT}"
+        "cp -p {FILE} /root/watch.json && sed -i 's|\"files\": \\[|&\"/etc/kubernetes/pki/old.crt\",|' {FILE} && systemctl start {UNIT}"
     ))?;
     let told = warned()?;
-    assert!(told.contains("certificate /root/old.crt (old) ends in 19 days") && told.lines().count() == 1, "{told}");
+    assert!(
+        told.contains("certificate /etc/kubernetes/pki/old.crt (old) ends in 19 days") && told.lines().count() == 1,
+        "{told}"
+    );
     let described = cluster.kubectl(&["describe", "node", "h1"])?;
-    assert!(described.contains("CertificateEndsSoon") && described.contains("/root/old.crt"), "{described}");
+    assert!(
+        described.contains("CertificateEndsSoon") && described.contains("/etc/kubernetes/pki/old.crt"),
+        "{described}"
+    );
     host.ssh(&format!("sleep 1; systemctl start {UNIT}"))?;
     assert_eq!(warned()?, told, "it is a warning again on the same day");
-    host.ssh(&format!("mv /root/watch.json {FILE} && rm /root/old.crt"))?;
+    host.ssh(&format!("mv /root/watch.json {FILE} && rm /etc/kubernetes/pki/old.crt"))?;
     cluster.assert_plans_nothing();
     Ok(())
 }
