@@ -115,7 +115,7 @@ pub(crate) fn fetched(cluster: &Cluster, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A certificate that ends in twenty days is told of: in the journal, once a day as a warning; and on the Node.
+/// A certificate that ends in nineteen days is told of: in the journal, once a day as a warning; and on the Node.
 pub(crate) fn hosts_watch_their_certificates(cluster: &Cluster) -> Result<()> {
     const UNIT: &str = "bastide-certificates.service";
     const FILE: &str = "/etc/bastide/certificates.json";
@@ -129,7 +129,8 @@ pub(crate) fn hosts_watch_their_certificates(cluster: &Cluster) -> Result<()> {
     let mut parameters = rcgen::CertificateParams::new(Vec::new())?;
     parameters.distinguished_name.push(rcgen::DnType::CommonName, "old");
     parameters.not_before = today - 300 * 24 * HOUR;
-    parameters.not_after = today + 20 * 24 * HOUR;
+    // Whatever the second in which the host looks: less than twenty days.
+    parameters.not_after = today + (20 * 24 - 1) * HOUR;
     let pem = parameters.self_signed(&rcgen::KeyPair::generate()?)?.pem();
     let old = cluster.add_file("old.crt", &pem)?;
     host.put(&old, "/etc/kubernetes/pki/old.crt")?;
