@@ -244,7 +244,7 @@ func (l *load) ask(ctx context.Context, pause time.Duration) {
 			defer func() { <-slots; open.Done() }()
 			switch {
 			case turn%10 == 9:
-				own := &core.Secret{ObjectMeta: meta.ObjectMeta{Name: fmt.Sprintf("own-%s-%d", l.name, turn)}, Data: map[string][]byte{"a": []byte("b")}}
+				own := &core.Secret{ObjectMeta: meta.ObjectMeta{Name: fmt.Sprintf("own-%s-%d-%d", l.name, l.start.Unix(), turn)}, Data: map[string][]byte{"a": []byte("b")}}
 				err := l.one(ctx, "create", func(ctx context.Context) error {
 					_, err := secrets.Create(ctx, own, meta.CreateOptions{})
 					return err
