@@ -159,7 +159,11 @@ pub(super) fn status(status: &Status, format: OutputFormat) -> String {
         let _ = writeln!(out, "object {object}");
     }
     for (certificate, seconds) in &status.certificates {
-        let _ = writeln!(out, "certificate {certificate} ends in {} days", seconds / 86_400);
+        let _ = if *seconds > 0 {
+            writeln!(out, "certificate {certificate} ends in {} days", seconds / 86_400)
+        } else {
+            writeln!(out, "certificate {certificate} has ended")
+        };
     }
     match (status.file_changed, status.revision.as_ref().and_then(|revision| revision.returns_to.as_ref())) {
         (false, _) => {}

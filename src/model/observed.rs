@@ -22,7 +22,7 @@ use crate::model::UnitName;
 pub struct Scope {
     /// Files.
     pub files: BTreeSet<RemotePath>,
-    /// Files of which only the first certificate block is read.
+    /// Files of which the first certificate block is read too.
     pub seeded: BTreeSet<RemotePath>,
     /// Folders.
     pub directories: BTreeSet<RemotePath>,
@@ -103,7 +103,7 @@ pub struct ObservedFile {
     pub digest: Digest,
     /// Mode and owner.
     pub access: Access,
-    /// For seeded files: the first PEM certificate block.
+    /// For files in scope as seeded: the first PEM certificate block.
     pub certificate: Option<String>,
 }
 

@@ -1,11 +1,14 @@
 //! `rotate-certs`: the target is the one that was reached last, with renewed certificates.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::model::Blobs;
+use crate::model::Desired;
 use crate::model::Digest;
 use crate::model::HostName;
 use crate::model::RevisionId;
@@ -24,6 +27,8 @@ use crate::route;
 use crate::route::Renewal;
 use crate::route::Service;
 use crate::secrets;
+use crate::secrets::LeafId;
+use crate::secrets::Secrets;
 use crate::secrets::SystemEntropy;
 
 /// What `rotate-certs` was told.
@@ -92,15 +97,30 @@ fn target(kept: &Kept, renewal: &Renewal, terms: secrets::Terms, now: i64) -> Re
         // The same command goes on with the certificates that it has begun to hand out.
         if newest.command == ROTATE && newest.why == renewal.to_string() {
             let (config, desired, blobs, secrets) = load(&newest.id)?;
-            return Ok((Target { desired, blobs: Arc::new(blobs), secrets, issued: Vec::new() }, config));
+            // But for those that have ended since: nobody would come back with them.
+            let mut wanted = route::renewed_leaves(&secrets, renewal, now);
+            wanted.retain(|id| secrets.leaves.get(id).is_some_and(|leaf| leaf.not_after <= now));
+            return Ok((renewed(&desired, &blobs, &secrets, &wanted, terms, now)?, config));
         }
         return Err(OpsError::Unfinished { revision: newest.id.clone(), command: newest.command.clone() });
     }
     let (config, desired, blobs, today) = load(&newest.id)?;
     let wanted = route::renewed_leaves(&today, renewal, now);
-    let (secrets, issued) = secrets::renew(&today, &wanted, terms, now, &mut SystemEntropy)?;
-    let renewed = route::retarget(&desired, &blobs, &today, &secrets);
+    Ok((renewed(&desired, &blobs, &today, &wanted, terms, now)?, config))
+}
+
+/// A target with other certificates in the place of those that are `wanted` anew.
+fn renewed(
+    desired: &Desired,
+    blobs: &Blobs,
+    today: &Secrets,
+    wanted: &BTreeSet<LeafId>,
+    terms: secrets::Terms,
+    now: i64,
+) -> Result<Target, OpsError> {
+    let (secrets, issued) = secrets::renew(today, wanted, terms, now, &mut SystemEntropy)?;
+    let renewed = route::retarget(desired, blobs, today, &secrets);
     let mut desired = renewed.desired;
-    route::replace_kubelet_pairs(&mut desired, &secrets, &wanted);
-    Ok((Target { desired, blobs: Arc::new(renewed.blobs), secrets, issued }, config))
+    route::replace_kubelet_pairs(&mut desired, &secrets, wanted);
+    Ok(Target { desired, blobs: Arc::new(renewed.blobs), secrets, issued })
 }

@@ -113,6 +113,13 @@ pub async fn status(invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<Sta
         let node = observed.objects.as_ref().and_then(|objects| objects.nodes.get(name));
         entry.kubelet = node.map(|node| node.kubelet.clone());
     }
+    let certificates = ending(&target.secrets, now);
+    if certificates.values().any(|left| *left <= 0) {
+        notes.push(
+            "certificates have ended: `bastide rotate-certs` issues them anew and brings back what waits for them"
+                .to_owned(),
+        );
+    }
     let mut objects = Vec::new();
     match plan {
         Ok(plan) => {
@@ -156,7 +163,6 @@ pub async fn status(invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<Sta
     } else {
         Overall::Degraded
     };
-    let certificates = ending(&target.secrets, now);
     let cluster = local.cluster.name;
     Ok(Status {
         schema: 1,

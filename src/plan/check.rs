@@ -15,6 +15,7 @@ use crate::plan::Context;
 use crate::plan::Refusal;
 use crate::plan::diff::only_worker;
 use crate::plan::situation::API_POD;
+use crate::plan::situation::Diffs;
 use crate::plan::situation::ETCD_POD;
 use crate::plan::situation::Situation;
 use crate::plan::situation::pod_network;
@@ -239,7 +240,13 @@ fn interrupts(step: &crate::model::Step) -> bool {
 }
 
 /// What a person should know before saying yes.
-pub(super) fn notes(target: &Desired, observed: &Observed, context: &Context<'_>, plan: &Plan) -> Vec<String> {
+pub(super) fn notes(
+    target: &Desired,
+    observed: &Observed,
+    context: &Context<'_>,
+    diffs: &Diffs,
+    plan: &Plan,
+) -> Vec<String> {
     let mut notes = Vec::new();
     let hosts = |which: &dyn Fn(&ObservedHost) -> bool| {
         let seen = observed.hosts.iter().filter(|(name, _)| target.hosts.contains_key(*name));
@@ -267,6 +274,14 @@ pub(super) fn notes(target: &Desired, observed: &Observed, context: &Context<'_>
     );
     if context.previous.is_some() && observed.hosts.values().all(|seen| seen.record.is_none()) {
         notes.push("no host holds this cluster any more: it is made anew, empty".to_owned());
+    }
+    let ended: Vec<_> = diffs.iter().filter(|(_, diff)| diff.ended).map(|(name, _)| name.to_string()).collect();
+    if !ended.is_empty() {
+        notes.push(format!(
+            "{}: certificates have ended and no API server answers: `bastide rotate-certs` and `bastide up` both issue them \
+             anew and bring back everything there at once, because nobody can be waited for",
+            ended.join(", ")
+        ));
     }
     if context.previous.is_some() && observed.objects.is_none() {
         notes.push("no API server answers: all objects are applied again and none is pruned".to_owned());

@@ -29,6 +29,9 @@ pub(super) struct HostDiff {
     pub(super) roles: Roles,
     /// containerd or the kubelet does not run: nothing there can be interrupted.
     pub(super) down: bool,
+    /// No API server answers, and something that etcd, the API server or the kubelet of this host shows has ended: what
+    /// runs here serves nobody, and nobody else can be waited for before it is given anew.
+    pub(super) ended: bool,
     pub(super) users: Vec<SystemUser>,
     pub(super) directories: Vec<Directory>,
     /// Writes and changes of access, by component and path.
@@ -123,16 +126,19 @@ pub(super) fn only_worker(roles: &Roles) -> bool {
     !roles.has(Role::ControlPlane) && !roles.has(Role::Etcd)
 }
 
-/// Compares one host with its target.
-pub(super) fn host(desired: &DesiredHost, seen: &ObservedHost, context: &Context<'_>) -> HostDiff {
+/// Compares one host with its target; `silent`: no API server answers.
+pub(super) fn host(desired: &DesiredHost, seen: &ObservedHost, context: &Context<'_>, silent: bool) -> HostDiff {
     let files = files(desired, seen, context);
+    let ended = silent && !files.is_empty() && seen.files.values().any(|file| seeded::has_ended(file, context.now));
     HostDiff {
         roles: desired.roles.clone(),
-        down: desired.units.iter().any(|unit| {
-            matches!(unit.component, Component::Containerd | Component::Kubelet)
-                && unit.effect == Effect::Restart
-                && !seen.units.get(&unit.name).is_some_and(|seen| seen.active)
-        }),
+        ended,
+        down: ended
+            || desired.units.iter().any(|unit| {
+                matches!(unit.component, Component::Containerd | Component::Kubelet)
+                    && unit.effect == Effect::Restart
+                    && !seen.units.get(&unit.name).is_some_and(|seen| seen.active)
+            }),
         users: desired
             .users
             .iter()
@@ -146,8 +152,8 @@ pub(super) fn host(desired: &DesiredHost, seen: &ObservedHost, context: &Context
             .cloned()
             .collect(),
         images: images(desired, seen),
-        units: units(desired, seen, &files),
-        pods: pods(desired, seen, &files),
+        units: units(desired, seen, &files, ended),
+        pods: pods(desired, seen, &files, ended),
         removals: removals(desired, seen, context),
         interrupted: seen.record.as_ref().is_some_and(|record| !record.complete),
         running: seen.pods.keys().cloned().collect(),
@@ -219,14 +225,19 @@ fn images(desired: &DesiredHost, seen: &ObservedHost) -> Vec<Action> {
         .collect()
 }
 
-fn units(desired: &DesiredHost, seen: &ObservedHost, files: &[FileChange]) -> Vec<Part> {
+/// Where everything has `ended`, the kubelet is restarted in any case: what crashed over and over is then started at once,
+/// which would otherwise be tried again after up to five minutes. Whether it or a pod happens to run while somebody looks
+/// says nothing.
+fn units(desired: &DesiredHost, seen: &ObservedHost, files: &[FileChange], ended: bool) -> Vec<Part> {
     desired
         .units
         .iter()
         .filter_map(|unit| {
             let found = seen.units.get(&unit.name).cloned().unwrap_or_default();
+            let revived = ended && unit.component == Component::Kubelet;
             let stale = found.inputs != Some(unit.inputs) || reseeded(desired, unit, files);
             let (due, restart) = match unit.effect {
+                Effect::Restart if revived => (true, true),
                 Effect::Restart => (stale || !found.active || !found.enabled, stale && found.active),
                 // Neither active nor enabled means anything for the system's own oneshot units.
                 Effect::Rerun => (stale, stale),
@@ -254,7 +265,7 @@ fn reseeded(desired: &DesiredHost, unit: &Unit, files: &[FileChange]) -> bool {
     })
 }
 
-fn pods(desired: &DesiredHost, seen: &ObservedHost, files: &[FileChange]) -> Vec<Part> {
+fn pods(desired: &DesiredHost, seen: &ObservedHost, files: &[FileChange], ended: bool) -> Vec<Part> {
     let rewritten = |pod: &str| {
         files.iter().any(|change| match &change.action {
             Action::PutFile { path, .. } => change.place == Place::Manifest && stem(path) == Some(pod),
@@ -264,7 +275,7 @@ fn pods(desired: &DesiredHost, seen: &ObservedHost, files: &[FileChange]) -> Vec
     desired
         .pods
         .iter()
-        .filter(|(pod, inputs)| seen.pods.get(*pod) != Some(&Some(**inputs)) || rewritten(pod))
+        .filter(|(pod, inputs)| ended || seen.pods.get(*pod) != Some(&Some(**inputs)) || rewritten(pod))
         .map(|(pod, inputs)| Part {
             component: pod_component(desired, pod),
             action: Action::AwaitPod { pod: pod.clone(), inputs: *inputs },

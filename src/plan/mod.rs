@@ -74,7 +74,7 @@ pub fn plan(target: &Desired, observed: &Observed, context: &Context<'_>) -> Res
         .filter(|(name, _)| !left_out.contains(*name))
         .filter_map(|(name, desired)| {
             let seen = observed.hosts.get(name)?;
-            Some((name.clone(), diff::host(desired, seen, context)))
+            Some((name.clone(), diff::host(desired, seen, context, observed.objects.is_none())))
         })
         .collect();
     let (objects, object_notes) = objects::actions(target, observed, &left_out);
@@ -93,7 +93,7 @@ pub fn plan(target: &Desired, observed: &Observed, context: &Context<'_>) -> Res
         return Err(refusals);
     }
     if !plan.is_empty() {
-        plan.notes = check::notes(target, observed, context, &plan);
+        plan.notes = check::notes(target, observed, context, &diffs, &plan);
         plan.notes.extend(object_notes);
     }
     Ok(plan)

@@ -109,9 +109,13 @@ pub(super) fn stages(situation: &Situation<'_>, diffs: &Diffs, objects: Vec<Obje
     }
     let mut stages = Vec::new();
     stages.push(harmless(diffs));
-    stages.push(revived("control planes and etcd members that are down, one at a time", situation, diffs, |diff| {
-        !diff.only_worker()
-    }));
+    let ended = diffs.values().any(|diff| diff.ended && !diff.only_worker());
+    let title = if ended {
+        "control planes and etcd members whose certificates have ended"
+    } else {
+        "control planes and etcd members that are down, one at a time"
+    };
+    stages.push(revived(title, situation, diffs, |diff| !diff.only_worker()));
     for step in &ORDER {
         stages.push(moved(step, situation, diffs));
     }

@@ -9,6 +9,13 @@ use crate::model::UnitName;
 const API_PORT: u16 = 6443;
 /// Ports of etcd for clients and for peers.
 const ETCD_PORTS: [u16; 2] = [2379, 2380];
+/// What etcd members and API servers show each other: without these nothing answers any more.
+const LIFELINES: [&str; 4] = [
+    "/etc/etcd/pki/server.crt",
+    "/etc/etcd/pki/peer.crt",
+    "/etc/kubernetes/pki/apiserver.crt",
+    "/etc/kubernetes/pki/apiserver-etcd-client.crt",
+];
 /// Port of the kubelet.
 const KUBELET_PORT: u16 = 10250;
 
@@ -34,6 +41,7 @@ pub fn scope(desired: &DesiredHost) -> Scope {
     }
     for (path, file) in &desired.files {
         match file.keep {
+            Keep::Managed if LIFELINES.contains(&path.as_str()) => scope.seeded.insert(path.clone()),
             Keep::Managed => scope.files.insert(path.clone()),
             Keep::Seeded { .. } => scope.seeded.insert(path.clone()),
         };

@@ -40,6 +40,13 @@ pub(super) fn due(file: &ObservedFile, authorities: &[String], since: Option<i64
     (!accepted).then_some(Due::Foreign)
 }
 
+/// Whether the first certificate of `file` is over at `now`, in seconds since 1970. What is no certificate never ends.
+pub(super) fn has_ended(file: &ObservedFile, now: i64) -> bool {
+    let pem = file.certificate.as_deref().and_then(read);
+    let end = pem.and_then(|pem| Some(pem.parse_x509().ok()?.validity().not_after.timestamp()));
+    end.is_some_and(|end| end <= now)
+}
+
 /// The name alone proves nothing: two authorities of one cluster bear the same.
 fn signed_by(certificate: &X509Certificate<'_>, authority: &X509Certificate<'_>) -> bool {
     certificate.issuer() == authority.subject() && certificate.verify_signature(Some(authority.public_key())).is_ok()

@@ -38,7 +38,7 @@ impl<'a> Situation<'a> {
         let mut unprotected = Vec::new();
         let away = |is_member: fn(&HostDiff) -> bool, pod: &str| {
             let members = diffs.values().filter(|diff| is_member(diff));
-            members.filter(|diff| !diff.running.contains(pod)).count()
+            members.filter(|diff| diff.ended || !diff.running.contains(pod)).count()
         };
         let members = target.hosts.values().filter(|host| host.roles.etcd()).count();
         let servers = target.hosts.values().filter(|host| host.roles.control_plane()).count();
@@ -46,7 +46,9 @@ impl<'a> Situation<'a> {
         if fresh || members - away(|diff| diff.roles.etcd(), ETCD_POD) < quorum(members) {
             unprotected.push(Component::Etcd);
         }
-        if fresh || servers == away(|diff| diff.roles.control_plane(), API_POD) {
+        // Where certificates have ended no API server answers at all.
+        let ended = diffs.values().any(|diff| diff.ended);
+        if fresh || ended || servers == away(|diff| diff.roles.control_plane(), API_POD) {
             unprotected.push(Component::ApiServer);
         }
         let workers: Vec<_> =

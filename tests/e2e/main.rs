@@ -17,6 +17,7 @@ mod layouts;
 mod load;
 mod recurring;
 mod restore;
+mod revival;
 mod rollback;
 mod saved;
 mod snapshots;

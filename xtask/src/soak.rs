@@ -39,6 +39,8 @@ pub(crate) enum Part {
     Authorities,
     /// One and three hosts taken over without state and identity, by runs that die too
     Identity,
+    /// One and three hosts that were off until all of their certificates had ended
+    Revival,
     /// The strict profile on three hosts, and the change from one profile to the other and back
     Strict,
     /// Three hosts on the older minor
@@ -74,6 +76,20 @@ impl Part {
         }
     }
 
+    /// Whether it writes nothing down itself: its tests are its cases.
+    fn cases_are_tests(self) -> bool {
+        matches!(
+            self,
+            Self::Hosts
+                | Self::Keys
+                | Self::Authorities
+                | Self::Identity
+                | Self::Revival
+                | Self::Restore
+                | Self::Machine
+        )
+    }
+
     /// What cargo is asked to run.
     fn arguments(self) -> Vec<&'static str> {
         let of_soak = |test| vec!["--test", "e2e", "--", "--ignored", "--exact", "--nocapture", test];
@@ -92,6 +108,9 @@ impl Part {
             }
             Self::Identity => {
                 vec!["--no-fail-fast", "--test", "e2e", "--", "--ignored", "--test-threads=1", "identity::"]
+            }
+            Self::Revival => {
+                vec!["--no-fail-fast", "--test", "e2e", "--", "--ignored", "--test-threads=1", "revival::"]
             }
             Self::Strict => of_soak("soak::strict_profile"),
             Self::Older => of_soak("soak::three_hosts_on_the_older_minor"),
@@ -184,7 +203,7 @@ fn run(part: Part, minutes: Option<u64>, seed: u64) -> Result<Outcome> {
             Line::Case(case) => outcome.cases.push(case),
         }
     }
-    if matches!(part, Part::Hosts | Part::Keys | Part::Restore | Part::Machine) {
+    if part.cases_are_tests() {
         (outcome.exist, outcome.cases) = (tests.len(), tests);
     }
     if !ended.success() && outcome.cases.iter().all(|case| case.why.is_none()) {
