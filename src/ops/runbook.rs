@@ -339,7 +339,7 @@ impl Book<'_> {
              bastide rotate-certs              # all of them, host by host\n\
              bastide rotate-certs --ca         # the authorities too; docs/certificates.md\n\
              ```\n\n\
-             Where some have ended, `bastide up` first.\n",
+             Where all have ended, because the hosts were off, `bastide rotate-certs` alone brings the cluster back.\n",
             if days == 0 {
                 "less than a day".to_owned()
             } else {
