@@ -93,11 +93,14 @@ pub(crate) fn is_taken_over_only_when_nothing_opens(cluster: &Cluster) -> Result
     ends(cluster, &["state", "check"], 0);
     let seen: Value = serde_json::from_str(&ends(cluster, &["history", "--output", "json"], 0).stdout)?;
     let all = seen["revisions"].as_array().context("no revisions")?;
-    let whys: Vec<_> = all.iter().rev().take(3).filter_map(|revision| revision["why"].as_str()).collect();
-    // Nothing of the hosts had to be changed before: what was read is what was written once.
-    let [accept, taken, known] = whys[..] else { anyhow::bail!("{seen}") };
+    // The host lacked a key to sign its snapshots with for which the new identity vouches.
+    let whys: Vec<_> = all.iter().rev().take(4).filter_map(|revision| revision["why"].as_str()).collect();
+    let [accept, lacked, taken, known] = whys[..] else { anyhow::bail!("{seen}") };
     assert!(
-        accept.contains("accepted beside") && taken.contains("taken over") && known.contains("records"),
+        accept.contains("accepted beside")
+            && lacked.contains("lacked")
+            && taken.contains("taken over")
+            && known.contains("records"),
         "{whys:?}"
     );
     Ok(())
