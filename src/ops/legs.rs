@@ -13,6 +13,7 @@ use crate::ops::OpsError;
 use crate::ops::Talk;
 use crate::ops::kept::Kept;
 use crate::ops::prepare;
+use crate::ops::prepare::Prepared;
 use crate::ops::prepare::Target;
 use crate::ops::reach;
 use crate::ops::reach::Errand;
@@ -28,8 +29,8 @@ pub(super) struct Next {
     pub left: usize,
 }
 
-/// Finds the next leg; none where there is nothing left to do.
-pub(super) type Find<'a> = &'a (dyn Fn(&Kept) -> Result<(Target, Next), OpsError> + Sync);
+/// Finds the target of the next leg, and what is to be known of it.
+pub(super) type Find<'a, N = Next> = &'a (dyn Fn(&Kept) -> Result<(Target, N), OpsError> + Sync);
 
 /// What a command that goes by legs was told.
 #[derive(Debug, Clone, Copy, Default)]
@@ -50,15 +51,7 @@ pub(super) async fn legs(
 ) -> Result<Reached, OpsError> {
     let mut changed = false;
     loop {
-        let found: Mutex<Option<Next>> = Mutex::new(None);
-        let target = |kept: &Kept| -> Result<Target, OpsError> {
-            let (target, next) = find(kept)?;
-            *found.lock().unwrap_or_else(PoisonError::into_inner) = Some(next);
-            Ok(target)
-        };
-        let prepared = prepare::prepare(invocation, Some(&target), talk).await?;
-        let next = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let next = next.ok_or_else(|| OpsError::Impossible("no leg was looked for".to_owned()))?;
+        let (prepared, next) = prepared(invocation, find, talk).await?;
         talk.show(&format!("{} (legs left: {})", next.why, next.left));
         let last = next.left == 1;
         let errand = Errand {
@@ -68,17 +61,48 @@ pub(super) async fn legs(
             timings: options.timings,
             ..Errand::default()
         };
-        match Box::pin(reach::reach(prepared, invocation, &errand, talk, cancel)).await? {
-            Reached::Already => {}
-            // Whoever must have answered for the leg to be done did.
-            Reached::Except(hosts) if last => return Ok(Reached::Except(hosts)),
-            Reached::Wholly | Reached::Except(_) => changed = true,
-        }
-        if last {
-            return Ok(if changed { Reached::Wholly } else { Reached::Already });
-        }
-        if cancel.is_cancelled() {
-            return Err(OpsError::Impossible("interrupted between two legs; the same command goes on".to_owned()));
+        let reached = Box::pin(reach::reach(prepared, invocation, &errand, talk, cancel)).await?;
+        if let Some(end) = after(reached, last, &mut changed, cancel)? {
+            return Ok(end);
         }
     }
+}
+
+/// The plan of the leg that `find` finds from the state, and what it says of it.
+pub(super) async fn prepared<N: Send>(
+    invocation: &Invocation,
+    find: Find<'_, N>,
+    talk: &Arc<dyn Talk>,
+) -> Result<(Prepared, N), OpsError> {
+    let found: Mutex<Option<N>> = Mutex::new(None);
+    let target = |kept: &Kept| -> Result<Target, OpsError> {
+        let (target, next) = find(kept)?;
+        *found.lock().unwrap_or_else(PoisonError::into_inner) = Some(next);
+        Ok(target)
+    };
+    let prepared = prepare::prepare(invocation, Some(&target), talk).await?;
+    let next = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok((prepared, next.ok_or_else(|| OpsError::Impossible("no leg was looked for".to_owned()))?))
+}
+
+/// How the whole ends after a leg; none where the next one follows. `changed` gathers over all legs.
+pub(super) fn after(
+    reached: Reached,
+    last: bool,
+    changed: &mut bool,
+    cancel: &CancellationToken,
+) -> Result<Option<Reached>, OpsError> {
+    match reached {
+        Reached::Already => {}
+        // Whoever must have answered for the leg to be done did.
+        Reached::Except(hosts) if last => return Ok(Some(Reached::Except(hosts))),
+        Reached::Wholly | Reached::Except(_) => *changed = true,
+    }
+    if last {
+        return Ok(Some(if *changed { Reached::Wholly } else { Reached::Already }));
+    }
+    if cancel.is_cancelled() {
+        return Err(OpsError::Impossible("interrupted between two legs; the same command goes on".to_owned()));
+    }
+    Ok(None)
 }

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +17,7 @@ use crate::ops::OpsError;
 use crate::ops::Talk;
 use crate::ops::exchange::before;
 use crate::ops::kept::Kept;
+use crate::ops::legs;
 use crate::ops::prepare;
 use crate::ops::prepare::Prepared;
 use crate::ops::prepare::Target;
@@ -85,15 +84,8 @@ pub async fn exchange(
     let now = prepare::now();
     let mut changed = false;
     loop {
-        let found: Mutex<Option<Next>> = Mutex::new(None);
-        let target = |kept: &Kept| -> Result<Target, OpsError> {
-            let (target, next) = target(kept, invocation.command, options, terms, now)?;
-            *found.lock().unwrap_or_else(PoisonError::into_inner) = Some(next);
-            Ok(target)
-        };
-        let mut prepared = prepare::prepare(invocation, Some(&target), talk).await?;
-        let next = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let next = next.ok_or_else(|| OpsError::Impossible("no leg was looked for".to_owned()))?;
+        let find = |kept: &Kept| target(kept, invocation.command, options, terms, now);
+        let (mut prepared, next) = legs::prepared(invocation, &find, talk).await?;
         talk.show(&format!("{} (legs left: {})", next.exchange.words(next.leg), next.left));
         everybody(&prepared, &next)?;
         let last = next.leg == ExchangeLeg::Drop;
@@ -113,16 +105,9 @@ pub async fn exchange(
             first,
             ..Errand::default()
         };
-        match Box::pin(reach::reach(prepared, invocation, &errand, talk, cancel)).await? {
-            Reached::Already => {}
-            Reached::Except(hosts) if last => return Ok(Reached::Except(hosts)),
-            Reached::Wholly | Reached::Except(_) => changed = true,
-        }
-        if last {
-            return Ok(if changed { Reached::Wholly } else { Reached::Already });
-        }
-        if cancel.is_cancelled() {
-            return Err(OpsError::Impossible("interrupted between two legs; the same command goes on".to_owned()));
+        let reached = Box::pin(reach::reach(prepared, invocation, &errand, talk, cancel)).await?;
+        if let Some(end) = legs::after(reached, last, &mut changed, cancel)? {
+            return Ok(end);
         }
     }
 }
