@@ -290,6 +290,18 @@ impl<'s, 'a> Draft<'s, 'a> {
         }
     }
 
+    /// The folder of bastide itself for this host, with the settings' folder beside it; an error where the bundle has none: `place` asks
+    /// for it, `what` says why, `off` how to do without.
+    pub(super) fn own_program(&mut self, place: &'static str, what: &'static str, off: &'static str) -> Option<String> {
+        if !self.shop.release.packages.contains_key("bastide") {
+            let architecture = self.shop.release.architecture.clone();
+            self.wrong(RenderError::NoOwnProgram { architecture, place, what, off });
+            return None;
+        }
+        self.directory("/etc/bastide", Access::root(0o700));
+        Some(self.package(Component::Recurring, "bastide", &["bastide"]))
+    }
+
     /// A unit that is restarted when one of `inputs` changes.
     pub(super) fn unit(&mut self, component: Component, name: &str, effect: Effect, inputs: &[Digest]) {
         let name = UnitName::new(name).expect("a unit name in the source is valid");

@@ -35,19 +35,13 @@ pub(super) fn render(draft: &mut Draft<'_, '_>) {
         draft.wrong(RenderError::MissingSecret(format!("key with which {} signs its snapshots", draft.node.name)));
         return;
     };
-    if !draft.shop.release.packages.contains_key("bastide") {
-        let architecture = draft.shop.release.architecture.clone();
-        draft.wrong(RenderError::NoOwnProgram {
-            architecture,
-            place: "services.etcd.backup_config",
-            what: "recurring snapshots are taken by bastide on the etcd hosts",
-            off: "services:\n  etcd:\n    backup_config:\n      enabled: false",
-        });
-        return;
-    }
+    let program = draft.own_program(
+        "services.etcd.backup_config",
+        "recurring snapshots are taken by bastide on the etcd hosts",
+        "services:\n  etcd:\n    backup_config:\n      enabled: false",
+    );
+    let Some(program) = program else { return };
     let root = Access::root(0o600);
-    draft.directory(FOLDER, Access::root(0o700));
-    let program = draft.package(Component::Recurring, "bastide", &["bastide"]);
     let trust = draft.trust(AuthorityName::Etcd);
     draft.file(Component::Recurring, &format!("{FOLDER}/etcd-ca.crt"), root, trust);
     draft.pair(Component::Recurring, &format!("{FOLDER}/etcd-client"), LeafName::EtcdSnapshot, (0, 0));

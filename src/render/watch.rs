@@ -10,7 +10,6 @@ use crate::model::Content;
 use crate::model::Effect;
 use crate::model::Keep;
 use crate::model::RemotePath;
-use crate::render::RenderError;
 use crate::render::draft::Draft;
 use crate::render::draft::literal;
 
@@ -22,19 +21,13 @@ pub(super) fn render(draft: &mut Draft<'_, '_>) {
     if warn_days == 0 {
         return;
     }
-    if !draft.shop.release.packages.contains_key("bastide") {
-        let architecture = draft.shop.release.architecture.clone();
-        draft.wrong(RenderError::NoOwnProgram {
-            architecture,
-            place: "bastide.pki.warn_days",
-            what: "hosts look after their certificates with bastide",
-            off: "bastide:\n  pki:\n    warn_days: 0",
-        });
-        return;
-    }
+    let program = draft.own_program(
+        "bastide.pki.warn_days",
+        "hosts look after their certificates with bastide",
+        "bastide:\n  pki:\n    warn_days: 0",
+    );
+    let Some(program) = program else { return };
     let root = Access::root(0o600);
-    draft.directory("/etc/bastide", Access::root(0o700));
-    let program = draft.package(Component::Recurring, "bastide", &["bastide"]);
     let holds = |(path, file): (&RemotePath, &crate::model::File)| {
         let text = draft.shop.blobs.get(&file.digest).and_then(Content::expose_text)?;
         let certificate = text.contains("-----BEGIN CERTIFICATE-----") || text.contains("client-certificate-data: ");
