@@ -59,11 +59,10 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Opens the state beside the cluster's file, where there is one.
-    pub(super) fn open(cluster_file: &std::path::Path, cluster: &Cluster, talk: &dyn Talk) -> Result<Self, OpsError> {
-        let folder = store::folder_for(cluster_file);
-        let mut kept = Self {
-            folder,
+    /// Nothing of a state beside the cluster's file.
+    pub(super) fn nothing(cluster_file: &std::path::Path) -> Self {
+        Self {
+            folder: store::folder_for(cluster_file),
             store: None,
             secrets: None,
             newest: None,
@@ -71,7 +70,12 @@ impl Kept {
             unfinished: Unfinished::default(),
             keep: BTreeSet::new(),
             unborn: None,
-        };
+        }
+    }
+
+    /// Opens the state beside the cluster's file, where there is one.
+    pub(super) fn open(cluster_file: &std::path::Path, cluster: &Cluster, talk: &dyn Talk) -> Result<Self, OpsError> {
+        let mut kept = Self::nothing(cluster_file);
         let peek = match store::peek(&kept.folder) {
             Ok(peek) => peek,
             Err(StoreError::NoState { .. }) => return Ok(kept),

@@ -16,7 +16,6 @@ use crate::ops::Talk;
 use crate::ops::connect::RealHost;
 use crate::ops::kept;
 use crate::ops::kept::Kept;
-use crate::plan::Unfinished;
 use crate::store;
 use crate::store::StoreError;
 
@@ -84,16 +83,7 @@ pub(super) async fn here(
     fleet: &Fleet<RealHost>,
     talk: &dyn Talk,
 ) -> Result<Here, OpsError> {
-    let empty = || Kept {
-        folder: store::folder_for(&local.path),
-        store: None,
-        secrets: None,
-        newest: None,
-        reached: None,
-        unfinished: Unfinished::default(),
-        keep: BTreeSet::new(),
-        unborn: None,
-    };
+    let empty = || Kept::nothing(&local.path);
     match store::peek(&store::folder_for(&local.path)) {
         Ok(peek) if peek.cluster != *id => {
             return Err(OpsError::NotTakenOver {
