@@ -115,7 +115,6 @@ impl FakeHost {
             systemd: 257,
             cgroup_v2: true,
             swap: false,
-            no_default_route: false,
             free_bytes: 64 << 30,
             ..ObservedHost::default()
         };

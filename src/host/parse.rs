@@ -12,6 +12,7 @@ use crate::model::Digest;
 use crate::model::HostName;
 use crate::model::HostRecord;
 use crate::model::ImageRef;
+use crate::model::Lacks;
 use crate::model::LockHolder;
 use crate::model::ObservedFile;
 use crate::model::ObservedHost;
@@ -148,7 +149,8 @@ fn facts(sections: &Sections<'_>) -> Result<ObservedHost, String> {
     let (blocks, block): (u64, u64) = (blocks.parse().map_err(|_| wrong())?, block.parse().map_err(|_| wrong())?);
     let cgroup_v2 = next()? == "v2";
     let swap = lines.next().is_some_and(|count| count != "0");
-    let no_default_route = lines.next() == Some("0");
+    let mut none = || lines.next() == Some("0");
+    let lacks = Lacks { default_route: none(), name_server: none() };
     let os = |key: &str| {
         let value = sections.lines("os").find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
         value.unwrap_or_default().trim_matches(['"', '\'']).to_owned()
@@ -165,7 +167,7 @@ fn facts(sections: &Sections<'_>) -> Result<ObservedHost, String> {
         systemd: systemd[..digits].parse().unwrap_or(0),
         cgroup_v2,
         swap,
-        no_default_route,
+        lacks,
         free_bytes: blocks.saturating_mul(block),
         ..ObservedHost::default()
     })

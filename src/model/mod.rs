@@ -51,6 +51,7 @@ pub use object::DesiredObject;
 pub use object::ObjectId;
 pub use object::ObjectSet;
 pub use observed::HostRecord;
+pub use observed::Lacks;
 pub use observed::LockHolder;
 pub use observed::ObjectState;
 pub use observed::Observed;

@@ -49,6 +49,15 @@ pub struct Observed {
     pub objects: Option<ObservedObjects>,
 }
 
+/// What a host's network has not, and pods will miss.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lacks {
+    /// A route to whatever is not near: service addresses, which are nowhere, then lead nowhere.
+    pub default_route: bool,
+    /// A server, in the file that pods inherit, for names outside of the cluster.
+    pub name_server: bool,
+}
+
 /// One host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ObservedHost {
@@ -66,8 +75,8 @@ pub struct ObservedHost {
     pub clock: i64,
     /// Version of systemd, 0 where there is none.
     pub systemd: u32,
-    /// Whether there is no route to whatever is not near: service addresses, which are nowhere, then lead nowhere.
-    pub no_default_route: bool,
+    /// What its network has not.
+    pub lacks: Lacks,
     /// Whether `/sys/fs/cgroup` is the unified hierarchy.
     pub cgroup_v2: bool,
     /// Whether swap is on.

@@ -264,9 +264,14 @@ pub(super) fn notes(
         "control groups of version 1; the kubelet starts only where its configuration says failCgroupV1: false",
     );
     note(
-        &|seen| seen.no_default_route,
+        &|seen| seen.lacks.default_route,
         "there is no default route: connections to service addresses end before kube-proxy sees them, and a pod network does not \
          come up; a default route that leads nowhere is enough",
+    );
+    note(
+        &|seen| seen.lacks.name_server,
+        "there is no name server: pods there resolve the cluster's own names alone, and others once dns.upstreamnameservers names \
+         a server",
     );
     note(
         &|seen| seen.clock != 0 && context.now - seen.clock > CLOCK_BEHIND,

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::ClusterId;
+use crate::model::Lacks;
 use crate::model::RevisionId;
 
 /// An answer as a Debian 13 host gave it, shortened.
@@ -15,6 +16,7 @@ h1 6.12.48+deb13-amd64 x86_64
 v2
 0
 1
+2
 == os
 PRETTY_NAME="Debian GNU/Linux 13 (trixie)"
 VERSION_ID="13"
@@ -125,8 +127,15 @@ fn hello() -> Digest {
 
 #[test]
 fn a_host_without_a_default_route_is_told_from_one_that_has_one() {
-    let host = |text: &str| observed(&node(), &scope(), text.as_bytes()).unwrap().no_default_route;
+    let host = |text: &str| observed(&node(), &scope(), text.as_bytes()).unwrap().lacks.default_route;
     assert!(host(&ANSWER.replace("v2\n0\n1\n", "v2\n0\n0\n")));
+    assert!(!host(ANSWER));
+}
+
+#[test]
+fn a_host_without_a_name_server_is_told_from_one_that_has_some() {
+    let host = |text: &str| observed(&node(), &scope(), text.as_bytes()).unwrap().lacks.name_server;
+    assert!(host(&ANSWER.replace("v2\n0\n1\n2\n", "v2\n0\n1\n0\n")));
     assert!(!host(ANSWER));
 }
 
@@ -145,7 +154,7 @@ fn an_answer_becomes_a_host() {
         systemd: 257,
         cgroup_v2: true,
         swap: false,
-        no_default_route: false,
+        lacks: Lacks::default(),
         free_bytes: 4 << 30,
         files: [
             (path("/srv/f"), file(hello(), Access { mode: 0o604, uid: 7, gid: 8 }, None)),

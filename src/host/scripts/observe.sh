@@ -27,6 +27,10 @@ while read -r interface destination rest; do
   [ "$destination" != 00000000 ] || routes=$((routes + 1))
 done < /proc/net/route
 echo "$routes"
+# The file that kubelet-prepare gives to pods.
+servers=/run/systemd/resolve/resolv.conf
+[ -s "$servers" ] || servers=/etc/resolv.conf
+grep -c '^nameserver' "$servers" 2>/dev/null || [ -e "$servers" ] || echo 0
 echo '== os'
 cat /etc/os-release 2>/dev/null || cat /usr/lib/os-release 2>/dev/null
 echo '== systemd'

@@ -20,12 +20,14 @@ fn a_new_cluster_is_shown_folded() {
         vec![Allowance { setting: "kube-api.anonymous-auth".to_owned(), reason: "old prober".to_owned() }];
     let mut observed = sample.bare();
     observed.hosts.get_mut(&name("w1")).unwrap().swap = true;
-    observed.hosts.get_mut(&name("w1")).unwrap().no_default_route = true;
+    observed.hosts.get_mut(&name("w1")).unwrap().lacks.default_route = true;
+    observed.hosts.get_mut(&name("w2")).unwrap().lacks.name_server = true;
     let plan = plan(&sample.desired, &observed, &fresh()).unwrap();
     insta::assert_snapshot!(text(&plan, Detail::Folded), @r"
     relaxed: kube-api.anonymous-auth (old prober)
     note: w1: swap is on
     note: w1: there is no default route: connections to service addresses end before kube-proxy sees them, and a pod network does not come up; a default route that leads nowhere is enough
+    note: w2: there is no name server: pods there resolve the cluster's own names alone, and others once dns.upstreamnameservers names a server
 
     1. all hosts at once (side by side)
        h1, h2, h3: 1 user, 3 folders, 15 files, 1 image, 8 starts
