@@ -20,6 +20,7 @@ use crate::render::objects::ObjectsError;
 use crate::render::objects::image;
 use crate::render::objects::node_selector;
 use crate::render::objects::rbac;
+use crate::render::objects::startup_probe;
 use crate::render::objects::token_mount;
 use crate::render::objects::token_volume;
 use crate::render::objects::tolerations;
@@ -88,7 +89,8 @@ pub(super) fn add(made: &mut Made, cluster: &Cluster, release: &Release) -> Resu
         },
     }))?;
     let replicas = if cluster.nodes.len() > 1 { 2 } else { 1 };
-    made.add::<Deployment>(deployment(dns, image.as_str(), replicas))
+    let startup = startup_probe(cluster, &json!({"path": "/health", "port": 8080, "scheme": "HTTP"}));
+    made.add::<Deployment>(deployment(dns, image.as_str(), replicas, &startup))
 }
 
 /// CoreDNS' configuration. `reload` takes up a change by itself, so that no restart is needed.
@@ -145,7 +147,7 @@ fn word<'a>(at: &'static str, value: &'a str) -> Result<&'a str, ObjectsError> {
     Ok(value)
 }
 
-fn deployment(dns: &Dns, image: &str, replicas: u32) -> Value {
+fn deployment(dns: &Dns, image: &str, replicas: u32, startup: &Value) -> Value {
     json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -193,9 +195,9 @@ fn deployment(dns: &Dns, image: &str, replicas: u32) -> Value {
                             {"name": "metrics", "containerPort": 9153, "protocol": "TCP"},
                         ],
                         "resources": {"requests": {"cpu": "100m", "memory": "70Mi"}, "limits": {"memory": "256Mi"}},
+                        "startupProbe": startup,
                         "livenessProbe": {
                             "httpGet": {"path": "/health", "port": 8080, "scheme": "HTTP"},
-                            "initialDelaySeconds": 60,
                             "timeoutSeconds": 5,
                             "failureThreshold": 5,
                         },

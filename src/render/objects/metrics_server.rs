@@ -26,6 +26,7 @@ use crate::render::objects::ObjectsError;
 use crate::render::objects::image;
 use crate::render::objects::node_selector;
 use crate::render::objects::rbac;
+use crate::render::objects::startup_probe;
 use crate::render::objects::token_mount;
 use crate::render::objects::token_volume;
 use crate::render::objects::tolerations;
@@ -76,7 +77,8 @@ pub(super) fn add(
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }))?;
-    made.add::<Deployment>(deployment(image.as_str(), replicas))?;
+    let startup = startup_probe(cluster, &json!({"path": "/livez", "port": "https", "scheme": "HTTPS"}));
+    made.add::<Deployment>(deployment(image.as_str(), replicas, &startup))?;
     made.add::<APIService>(json!({
         "apiVersion": "apiregistration.k8s.io/v1",
         "kind": "APIService",
@@ -136,7 +138,7 @@ fn access(made: &mut Made) -> Result<(), ObjectsError> {
     }))
 }
 
-fn deployment(image: &str, replicas: u32) -> Value {
+fn deployment(image: &str, replicas: u32, startup: &Value) -> Value {
     json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -183,11 +185,12 @@ fn deployment(image: &str, replicas: u32) -> Value {
                         ],
                         "ports": [{"name": "https", "containerPort": 10250, "protocol": "TCP"}],
                         "resources": {"requests": {"cpu": "100m", "memory": "100Mi"}, "limits": {"memory": "512Mi"}},
+                        "startupProbe": startup,
                         "livenessProbe": {
                             "httpGet": {"path": "/livez", "port": "https", "scheme": "HTTPS"},
                             "periodSeconds": 10,
+                            "timeoutSeconds": 5,
                             "failureThreshold": 3,
-                            "initialDelaySeconds": 20,
                         },
                         "readinessProbe": {
                             "httpGet": {"path": "/readyz", "port": "https", "scheme": "HTTPS"},

@@ -138,6 +138,13 @@ fn tolerations() -> Value {
     ])
 }
 
+/// As with static pods: nobody gives up a container that starts sooner than bastide gives up its health.
+fn startup_probe(cluster: &Cluster, get: &Value) -> Value {
+    const PERIOD: u64 = 2;
+    let failures = cluster.options.deadlines.health.as_secs().div_ceil(PERIOD).clamp(1, 100_000);
+    json!({"httpGet": get, "periodSeconds": PERIOD, "timeoutSeconds": 5, "failureThreshold": failures})
+}
+
 /// The volume that `TOKEN_MOUNT` mounts: a token of one hour instead of the one that is mounted unasked (CIS 5.1.6), with
 /// the authority and the namespace beside it, where every client library looks for them.
 fn token_volume() -> Value {
