@@ -3,4 +3,5 @@
 mod order;
 mod properties;
 mod refusals;
+mod revival;
 mod shown;

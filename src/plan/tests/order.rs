@@ -19,7 +19,7 @@ use crate::plan::testing::name;
 use crate::plan::testing::path;
 
 /// `title [width]: host(gates)…` for every stage.
-fn shape(plan: &Plan) -> Vec<String> {
+pub(super) fn shape(plan: &Plan) -> Vec<String> {
     plan.stages
         .iter()
         .map(|stage| {
@@ -403,61 +403,4 @@ fn a_first_run_that_died_while_it_waited_is_waited_for_by_the_next() {
     let waits = plan(&sample.desired, &observed, &fresh()).unwrap();
     assert!(waits.changes_nothing() && !waits.is_empty());
     assert!(waits.stages.last().unwrap().gates.contains(&Gate::NodeReady { host: name("w1") }));
-}
-
-/// A certificate that ends at that time.
-fn ending(not_after: i64) -> String {
-    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    let after = std::time::Duration::from_secs(u64::try_from(not_after).unwrap());
-    params.not_after = rcgen::date_time_ymd(1970, 1, 1) + after;
-    params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
-}
-
-/// Five hosts with new etcd and API server files; what `hosts` show ends now, and what all others show a second later.
-fn revival(hosts: &[&str], silent: bool) -> Plan {
-    let old = Builder::five();
-    let new = [Component::Etcd, Component::ApiServer, Component::Kubelet];
-    let new = new.into_iter().fold(old.clone(), Builder::change_everywhere).build();
-    let old = old.build();
-    let mut observed = old.reached();
-    for (name, seen) in &mut observed.hosts {
-        let end = if hosts.contains(&name.as_str()) { NOW } else { NOW + 1 };
-        let pair = seen.files.get_mut(&path("/var/lib/kubelet/pki/kubelet-client-current.pem"));
-        pair.unwrap().certificate = Some(ending(end));
-    }
-    if silent {
-        observed.objects = None;
-    }
-    plan(&new.desired, &observed, &after(&old.desired)).unwrap()
-}
-
-const ENDED: &str = "control planes and etcd members whose certificates have ended";
-
-#[test]
-fn where_certificates_have_ended_members_come_back_together() {
-    let plan = revival(&["h1", "h2", "h3", "w1", "w2"], true);
-    let shape = shape(&plan);
-    assert_eq!(shape[0], format!("{ENDED} [3]: h1(6) h2(6) h3(6) /0"));
-    assert_eq!(shape[1], "workers that are new or down [2]: w1(2) w2(2) /0");
-    assert_eq!(shape.len(), 4, "then objects: {shape:?}");
-    assert!(plan.notes.iter().any(|note| note.starts_with("h1, h2, h3, w1, w2: certificates have ended")));
-    // Restarted although they may run, and waited for: what crashed is started at once.
-    for step in &plan.stages[0].steps {
-        let count = |which: fn(&Action) -> bool| step.batch.0.iter().filter(|action| which(action)).count();
-        assert_eq!(count(|action| matches!(action, Action::StartUnit { restart: true, .. })), 1);
-        assert_eq!(count(|action| matches!(action, Action::AwaitPod { .. })), 5);
-    }
-}
-
-#[test]
-fn a_revival_that_was_cut_off_goes_on_with_those_that_are_left() {
-    let shape = shape(&revival(&["h2", "h3"], true));
-    assert_eq!(shape[0], format!("{ENDED} [2]: h2(6) h3(6) /0"));
-}
-
-#[test]
-fn where_an_api_server_answers_an_ended_certificate_is_no_reason_to_hurry() {
-    let shape = shape(&revival(&["h1", "h2", "h3"], false));
-    assert!(shape.iter().any(|stage| stage.starts_with("API servers, one at a time [1]: ")), "{shape:?}");
-    assert!(shape.iter().all(|stage| !stage.starts_with(ENDED)), "{shape:?}");
 }
