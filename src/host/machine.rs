@@ -177,7 +177,9 @@ impl<W: Wire> Host for Machine<W> {
 
     async fn observe(&self, scope: &Scope) -> Result<ObservedHost, HostError> {
         let payload = Payload::Bytes(Content::new(parse::scope_text(scope)));
-        let output = self.wire.exec(self.call(OBSERVE, Vec::new(), payload)).await?;
+        // A containerd that hangs is named long before the connection would count as dead: after a minute by default.
+        let patience = (self.silence / 10).as_secs().max(5);
+        let output = self.wire.exec(self.call(OBSERVE, vec![patience.to_string()], payload)).await?;
         parse::observed(&self.name, scope, &output.stdout).map_err(|reason| {
             let complaints = String::from_utf8_lossy(&output.stderr);
             let complaints: String = complaints.trim().chars().take(500).collect();

@@ -95,6 +95,23 @@ async fn a_host_shows_what_is_there_and_is_not_changed_by_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_containerd_that_hangs_is_not_one_that_has_no_images() {
+    let bed = boot();
+    let host = bed.host("h1");
+    let machine = machine_with_bash(&bed);
+    host.ssh(
+        "mkdir -p /opt/bastide/containerd-x /run/containerd
+        printf '#!/bin/sh\\nexec sleep 600\\n' > /opt/bastide/containerd-x/ctr; chmod 755 /opt/bastide/containerd-x/ctr
+        ln -sfn /run/dbus/system_bus_socket /run/containerd/containerd.sock",
+    )
+    .unwrap();
+    let begun = std::time::Instant::now();
+    let error = machine.observe(&Scope::default()).await.unwrap_err();
+    assert!(error.to_string().contains("containerd did not list its images within 6 s"), "{error}");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn files_are_read_byte_by_byte_and_what_is_not_there_is_left_out() {
     let bed = boot();
     let machine = machine_with_bash(&bed);

@@ -1,4 +1,5 @@
 # Prints what is at the scope (stdin: KIND VALUE lines) and at every path of the host's record. Writes nothing.
+# $1: seconds that containerd has to list what it holds.
 files='' seeded='' directories='' units='' users='' uids='' ports=''
 newline='
 '
@@ -74,12 +75,21 @@ names=$(list "$users" "$record_users" "$uids")
 # shellcheck disable=SC2086 # one argument a name or number
 [ -z "$names" ] || getent passwd $names
 
+patience=$1
+# asked WHAT ARGUMENT...: what containerd answers; nothing where it is down. One that hangs is not one that has nothing.
+asked() {
+  what=$1
+  shift
+  [ -n "$tool" ] && [ -S $CONTAINERD ] || return 0
+  timeout "$patience" "$tool" "$@" 2>/dev/null
+  [ $? -ne 124 ] || { echo "containerd did not list its $what within $patience s" >&2; exit 1; }
+}
 find_tool ctr
 echo '== images'
-[ -z "$tool" ] || [ ! -S $CONTAINERD ] || timeout 20 "$tool" -n k8s.io images ls 2>/dev/null
+asked images -n k8s.io images ls
 find_tool crictl
 echo '== pods'
-[ -z "$tool" ] || [ ! -S $CONTAINERD ] || timeout 20 "$tool" pods --state Ready -o json 2>/dev/null
+asked pods pods --state Ready -o json
 
 echo '== lock'
 # A holder that was killed leaves its file, not its flock.
