@@ -42,6 +42,8 @@ mod survivor;
 mod takeback;
 mod takeover;
 mod talk;
+#[cfg(test)]
+mod tests;
 mod timings;
 mod up;
 mod verbs;

@@ -153,7 +153,7 @@ pub(super) async fn leg(
 }
 
 /// The way that is left from where the state says the cluster is.
-fn way(kept: &Kept, to: Option<u32>) -> Result<Way, OpsError> {
+pub(super) fn way(kept: &Kept, to: Option<u32>) -> Result<Way, OpsError> {
     let store = kept.store()?;
     let today = kept.secrets.as_ref().ok_or(OpsError::NothingReached)?;
     let history = store.history();
@@ -230,7 +230,7 @@ fn stops(store: &Store, history: &[Revision], goal: &RevisionId, today: &Secrets
 }
 
 /// The next stop's target with the keys of today.
-fn target(kept: &Kept, way: &Way, terms: secrets::Terms, now: i64) -> Result<Target, OpsError> {
+pub(super) fn target(kept: &Kept, way: &Way, terms: secrets::Terms, now: i64) -> Result<Target, OpsError> {
     let store = kept.store()?;
     let today = kept.secrets.as_ref().ok_or(OpsError::NothingReached)?;
     let next = way.next()?;

@@ -50,7 +50,7 @@ pub(crate) fn cluster(text: &str) -> Cluster {
 }
 
 /// The cluster of a file that says everything itself.
-fn whole_file(text: &str) -> Cluster {
+pub(crate) fn whole_file(text: &str) -> Cluster {
     let version = "v1.37.1".parse().unwrap();
     let options = ParseOptions {
         file_name: "cluster.yml".to_owned(),

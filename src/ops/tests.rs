@@ -1,0 +1,4 @@
+//! Use cases without hosts.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod older;
