@@ -21,6 +21,7 @@ use crate::secrets::OPERATOR_DAYS;
 use crate::secrets::Operator;
 use crate::secrets::Secrets;
 use crate::secrets::SystemEntropy;
+use crate::secrets::Trust;
 use crate::store;
 
 const DAY: i64 = 24 * 60 * 60;
@@ -39,7 +40,7 @@ pub(super) fn issue(local: &Local, secrets: &Secrets, user: &str, days: u64, now
     let leaf = secrets::operator_leaf(secrets, whom, local.cluster.options.key_algorithm, now, &mut SystemEntropy)?;
     Ok(secrets::kubeconfig(&Kubeconfig {
         servers: &secrets::servers(&local.cluster),
-        authority: &trust(secrets),
+        authority: Trust::Embedded(&trust(secrets)),
         user,
         credential: Credential::Embedded(&leaf),
     }))

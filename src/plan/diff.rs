@@ -90,11 +90,16 @@ impl HostDiff {
             && self.removals.is_empty()
             && !self.interrupted
     }
-    /// Components that are interrupted when their part is done, or that must be looked at host by host: etcd and the API
-    /// server take up a changed key or policy while they run, and a bad one would make all of them ill at once.
+    /// Components that are interrupted when their part is done, or that must be looked at host by host: etcd, the API server,
+    /// controller manager and scheduler take up a changed key or policy while they run, and a bad one would make all of them
+    /// ill at once.
     pub(super) fn disruptive(&self) -> BTreeSet<Component> {
         let careful = |file: &&FileChange| {
-            file.place == Place::Plain && matches!(file.component, Component::Etcd | Component::ApiServer)
+            let taken_up = matches!(
+                file.component,
+                Component::Etcd | Component::ApiServer | Component::ControllerManager | Component::Scheduler
+            );
+            file.place == Place::Plain && taken_up
         };
         let files = self.files.iter().filter(|file| file.place == Place::Manifest || careful(file));
         let parts = self.units.iter().chain(&self.pods).map(|part| part.component);

@@ -12,7 +12,7 @@ use crate::render::hardening::STRONG_CIPHERS;
 use crate::render::hardening::TLS_VERSIONS;
 use crate::render::judge::Hardened;
 use crate::render::judge::Rule;
-use crate::render::kubeconfig;
+use crate::render::kubeconfig::Client;
 use crate::render::kubelet;
 use crate::render::pod;
 use crate::render::pod::Mount;
@@ -23,7 +23,15 @@ use crate::secrets::LeafName;
 
 const SECTION: &str = "kube-controller";
 const CONFIG: &str = "/etc/kubernetes/controller-manager.conf";
-/// The certificate of the authority that issues, alone.
+const CLIENT: Client = Client {
+    component: Component::ControllerManager,
+    config: CONFIG,
+    // Below the one that it is given as a whole.
+    folder: "/etc/kubernetes/pki/controller-manager",
+    user: "system:kube-controller-manager",
+    leaf: LeafName::ControllerManager,
+};
+/// The certificate of the authority that issues, alone. On every host, because it tells from whom the host's certificates are.
 pub const SIGNER: &str = "/etc/kubernetes/pki/signer.crt";
 const OWN_FILE: &str = "bastide renders this file; leave the flag out";
 
@@ -54,14 +62,8 @@ pub(super) const RULES: &[Hardened] = &[
 
 /// Places the signer's key, kubeconfig and manifest.
 pub(super) fn render(draft: &mut Draft<'_, '_>) {
-    kubeconfig::render(
-        draft,
-        Component::ControllerManager,
-        CONFIG,
-        "system:kube-controller-manager",
-        LeafName::ControllerManager,
-    );
-    signer(draft);
+    CLIENT.render(draft);
+    signer_key(draft);
     let flags = flags(draft);
     let common = &draft.shop.cluster.services.controller_manager;
     let environment = args::environment(SECTION, common, &mut draft.shop.judge);
@@ -85,23 +87,32 @@ pub(super) fn render(draft: &mut Draft<'_, '_>) {
         grace_seconds: 15,
         probes: pod::probes("127.0.0.1", 10257, "HTTPS", Some("/healthz"), Some("/healthz")),
     };
-    // The signing pair and the two client authorities are watched; these are read once.
-    let mut restart = draft.digests(&[CONFIG, "/etc/kubernetes/pki/sa.key"]);
+    // The signing pair, the two client authorities and its own certificate are watched; these are read once.
+    let mut restart = draft.digests(&["/etc/kubernetes/pki/sa.key"]);
+    restart.extend(draft.digests(&CLIENT.restarts().each_ref().map(String::as_str)));
     // It publishes this file to every namespace as `kube-root-ca.crt` and reads it once.
     restart.extend(draft.digests(&["/etc/kubernetes/pki/ca.crt"]));
     draft.pod(Component::ControllerManager, pod, &restart);
 }
 
-/// The certificate and key that sign the kubelets' renewals. Apart from the trust file: that one may hold several
-/// authorities during a rotation.
-fn signer(draft: &mut Draft<'_, '_>) {
+/// Places the certificate of the authority that issues; on control planes it signs the kubelets' renewals. Apart from the trust file:
+/// that one may hold several authorities during a rotation. Its component is one that restarts for it on every host.
+pub(super) fn signer(draft: &mut Draft<'_, '_>) {
     let Some(authority) = draft.shop.secrets.authorities.get(&AuthorityName::Kubernetes) else {
         draft.wrong(RenderError::MissingSecret("authority Kubernetes".to_owned()));
         return;
     };
-    let root = Access::root(0o600);
-    draft.file(Component::ControllerManager, SIGNER, root, authority.certificate.as_bytes());
-    draft.secret(Component::ControllerManager, "/etc/kubernetes/pki/ca.key", root, authority.key.clone());
+    let control_plane = draft.node.roles.control_plane();
+    let component = if control_plane { Component::ControllerManager } else { Component::Proxy };
+    draft.file(component, SIGNER, Access::root(0o600), authority.certificate.as_bytes());
+}
+
+/// The key that goes with it.
+fn signer_key(draft: &mut Draft<'_, '_>) {
+    if let Some(authority) = draft.shop.secrets.authorities.get(&AuthorityName::Kubernetes) {
+        let (path, key) = ("/etc/kubernetes/pki/ca.key", authority.key.clone());
+        draft.secret(Component::ControllerManager, path, Access::root(0o600), key);
+    }
 }
 
 fn flags(draft: &mut Draft<'_, '_>) -> Flags {

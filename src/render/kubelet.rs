@@ -8,7 +8,6 @@ use serde_json::json;
 use crate::config::Cluster;
 use crate::model::Access;
 use crate::model::Component;
-use crate::model::Content;
 use crate::model::Effect;
 use crate::model::Taint;
 use crate::render::args;
@@ -26,6 +25,8 @@ use crate::secrets::LeafName;
 const SECTION: &str = "kubelet";
 const CONFIG: &str = "/var/lib/kubelet/config.yaml";
 const KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
+/// Whom it believes, as a client of API servers and as a server.
+const AUTHORITY: &str = "/etc/kubernetes/pki/ca.crt";
 /// The kubelet's own name for its newest pair: a link that it moves at each renewal.
 const PAIR: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 const PREPARE: &str = "/opt/bastide/kubelet-prepare";
@@ -76,9 +77,9 @@ pub(super) fn render(draft: &mut Draft<'_, '_>, os_name: Option<&str>) {
             "command": flags.command(&format!("{folder}/kubelet")),
         }),
     );
-    // The client authority and the serving pair are watched by the kubelet itself; the authority that it trusts as a
-    // client stands in its kubeconfig.
-    let mut inputs: Vec<_> = draft.digests(&[CONFIG, KUBECONFIG]).into_values().collect();
+    // The serving pair and whom it believes as a server are watched by the kubelet itself. The same file says whom it believes as a
+    // client, and that is read once.
+    let mut inputs: Vec<_> = draft.digests(&[CONFIG, KUBECONFIG, AUTHORITY]).into_values().collect();
     inputs.extend([prepare, unit]);
     draft.unit(Component::Kubelet, "kubelet.service", Effect::Restart, &inputs);
 }
@@ -86,17 +87,14 @@ pub(super) fn render(draft: &mut Draft<'_, '_>, os_name: Option<&str>) {
 /// Who the kubelet is, to the API server and to those who call it.
 fn identity(draft: &mut Draft<'_, '_>) {
     let user = format!("system:node:{}", draft.node.name);
-    kubeconfig::by_path(draft, Component::Kubelet, KUBECONFIG, &user, PAIR);
+    kubeconfig::of_kubelet(draft, KUBECONFIG, &user, AUTHORITY, PAIR);
     draft.server_pair(Component::Kubelet, "/etc/kubernetes/pki/kubelet-server", LeafName::KubeletServer);
     // Where another authority issues, a pair from the one before is replaced although that one is still accepted: no pair may be
     // left when it is not.
     let issuing = draft.shop.secrets.authorities.get(&AuthorityName::Kubernetes);
     let authorities = issuing.map(|set| set.certificate.clone()).into_iter().collect();
     if let Some(leaf) = draft.leaf(LeafName::KubeletClient) {
-        let mut pair = leaf.certificate.trim_end().as_bytes().to_vec();
-        pair.push(b'\n');
-        pair.extend_from_slice(leaf.key.expose());
-        draft.seeded(Component::Kubelet, PAIR, Content::new(pair), authorities);
+        draft.seeded(Component::Kubelet, PAIR, kubeconfig::joined(leaf), authorities);
     }
 }
 
@@ -114,7 +112,7 @@ fn configuration(draft: &Draft<'_, '_>) -> (Value, Value) {
         "authentication": {
             "anonymous": {"enabled": false},
             "webhook": {"cacheTTL": "2m0s", "enabled": true},
-            "x509": {"clientCAFile": "/etc/kubernetes/pki/ca.crt"},
+            "x509": {"clientCAFile": AUTHORITY},
         },
         "authorization": {"mode": "Webhook"},
         "cgroupDriver": "systemd",

@@ -169,7 +169,7 @@ fn host<'a>(shop: &mut Shop<'a>, node: &'a Node, os_name: Option<&str>) -> Desir
         controller_manager::render(&mut draft);
         scheduler::render(&mut draft);
         // CIS 1.1.13 and 1.1.14 want an administrator's file to exist; this one is bound to bastide's own group.
-        kubeconfig::render(
+        kubeconfig::whole(
             &mut draft,
             Component::Operator,
             "/etc/kubernetes/admin.conf",
@@ -191,7 +191,7 @@ fn host<'a>(shop: &mut Shop<'a>, node: &'a Node, os_name: Option<&str>) -> Desir
     draft.finish()
 }
 
-/// Folders that several components use, and the authority that all of them trust.
+/// Folders that several components use, the authority that all of them trust, and the one that issues.
 fn folders(draft: &mut Draft<'_, '_>) {
     for folder in ["/etc/kubernetes", "/etc/kubernetes/pki"] {
         draft.directory(folder, Access::root(0o700));
@@ -199,6 +199,7 @@ fn folders(draft: &mut Draft<'_, '_>) {
     let component = if draft.node.roles.control_plane() { Component::ApiServer } else { Component::Kubelet };
     let trust = draft.trust(AuthorityName::Kubernetes);
     draft.file(component, "/etc/kubernetes/pki/ca.crt", Access::root(0o600), trust);
+    controller_manager::signer(draft);
 }
 
 /// Images of what runs inside the cluster: any host may be given such a pod, and there may be no registry.

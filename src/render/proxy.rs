@@ -10,7 +10,7 @@ use crate::render::draft::Draft;
 use crate::render::fields;
 use crate::render::judge::Hardened;
 use crate::render::judge::Rule;
-use crate::render::kubeconfig;
+use crate::render::kubeconfig::Client;
 use crate::render::kubelet_rules;
 use crate::render::merge;
 use crate::render::pod::Get;
@@ -25,6 +25,13 @@ const SECTION: &str = "kubeproxy";
 const FOLDER: &str = "/var/lib/kube-proxy";
 const CONFIG: &str = "/var/lib/kube-proxy/config.conf";
 const KUBECONFIG: &str = "/etc/kubernetes/proxy.conf";
+const CLIENT: Client = Client {
+    component: Component::Proxy,
+    config: KUBECONFIG,
+    folder: "/etc/kubernetes/pki/proxy",
+    user: "system:kube-proxy",
+    leaf: LeafName::Proxy,
+};
 const IN_CONFIG: &str = "use bastide.kube_proxy.extra_config";
 
 /// With --config kube-proxy ignores nearly every other flag.
@@ -59,7 +66,7 @@ const AS_FIELDS: &[(&str, &str)] = &[
 
 /// Places kubeconfig, configuration and manifest.
 pub(super) fn render(draft: &mut Draft<'_, '_>) {
-    kubeconfig::render(draft, Component::Proxy, KUBECONFIG, "system:kube-proxy", LeafName::Proxy);
+    CLIENT.render(draft);
     draft.directory(FOLDER, Access::root(0o700));
     let flags = configuration(draft);
     let common = &draft.shop.cluster.services.proxy;
@@ -81,10 +88,15 @@ pub(super) fn render(draft: &mut Draft<'_, '_>) {
         image,
         command: flags.command("kube-proxy"),
         environment: environment.into_iter().map(|(name, value)| Variable { name, value }).collect(),
-        mounts: [Mount::folder("config", FOLDER), Mount::file("kubeconfig", KUBECONFIG), lock]
-            .into_iter()
-            .chain(Mount::extra(binds))
-            .collect(),
+        mounts: [
+            Mount::folder("config", FOLDER),
+            Mount::folder("pki", CLIENT.folder),
+            Mount::file("kubeconfig", KUBECONFIG),
+            lock,
+        ]
+        .into_iter()
+        .chain(Mount::extra(binds))
+        .collect(),
         user: 0,
         group: 0,
         capabilities: vec!["NET_ADMIN".to_owned()],
@@ -95,7 +107,8 @@ pub(super) fn render(draft: &mut Draft<'_, '_>) {
         grace_seconds: 15,
         probes: vec![probe("startupProbe", "/livez", 2, 150), probe("livenessProbe", "/livez", 10, 6)],
     };
-    let restart = draft.digests(&[CONFIG, KUBECONFIG]);
+    let mut restart = draft.digests(&[CONFIG]);
+    restart.extend(draft.digests(&CLIENT.restarts().each_ref().map(String::as_str)));
     draft.pod(Component::Proxy, pod, &restart);
 }
 

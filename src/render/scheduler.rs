@@ -9,7 +9,7 @@ use crate::render::hardening::STRONG_CIPHERS;
 use crate::render::hardening::TLS_VERSIONS;
 use crate::render::judge::Hardened;
 use crate::render::judge::Rule;
-use crate::render::kubeconfig;
+use crate::render::kubeconfig::Client;
 use crate::render::pod;
 use crate::render::pod::Mount;
 use crate::render::pod::StaticPod;
@@ -18,6 +18,13 @@ use crate::secrets::LeafName;
 
 const SECTION: &str = "scheduler";
 const CONFIG: &str = "/etc/kubernetes/scheduler.conf";
+const CLIENT: Client = Client {
+    component: Component::Scheduler,
+    config: CONFIG,
+    folder: "/etc/kubernetes/pki/scheduler",
+    user: "system:kube-scheduler",
+    leaf: LeafName::Scheduler,
+};
 const OWN_FILE: &str = "bastide renders this file; leave the flag out";
 
 /// CIS section 1.4.
@@ -33,7 +40,7 @@ pub(super) const RULES: &[Hardened] = &[
 
 /// Places kubeconfig and manifest.
 pub(super) fn render(draft: &mut Draft<'_, '_>) {
-    kubeconfig::render(draft, Component::Scheduler, CONFIG, "system:kube-scheduler", LeafName::Scheduler);
+    CLIENT.render(draft);
     let common = &draft.shop.cluster.services.scheduler;
     let mut flags = Flags::default();
     flags
@@ -55,7 +62,10 @@ pub(super) fn render(draft: &mut Draft<'_, '_>) {
         image,
         command: flags.command("kube-scheduler"),
         environment: environment.into_iter().map(|(name, value)| Variable { name, value }).collect(),
-        mounts: std::iter::once(Mount::file("kubeconfig", CONFIG)).chain(Mount::extra(binds)).collect(),
+        mounts: [Mount::folder("pki", CLIENT.folder), Mount::file("kubeconfig", CONFIG)]
+            .into_iter()
+            .chain(Mount::extra(binds))
+            .collect(),
         user: 0,
         group: 0,
         capabilities: Vec::new(),
@@ -65,6 +75,6 @@ pub(super) fn render(draft: &mut Draft<'_, '_>) {
         grace_seconds: 15,
         probes: pod::probes("127.0.0.1", 10259, "HTTPS", Some("/livez"), Some("/readyz")),
     };
-    let restart = draft.digests(&[CONFIG]);
+    let restart = draft.digests(&CLIENT.restarts().each_ref().map(String::as_str));
     draft.pod(Component::Scheduler, pod, &restart);
 }

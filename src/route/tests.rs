@@ -285,7 +285,6 @@ fn renewed_certificates_reach_every_part_and_etcd_and_api_servers_one_by_one() {
             "etcd, one member at a time",
             "API servers, one at a time",
             "controller managers and schedulers, one host at a time",
-            "balancers and proxies",
             "containerd and kubelet of control planes and etcd members, one host at a time",
         ]
     );
@@ -294,6 +293,7 @@ fn renewed_certificates_reach_every_part_and_etcd_and_api_servers_one_by_one() {
             let gate = match stage.title.as_str() {
                 "etcd, one member at a time" => Gate::EtcdMember { host: step.host.clone() },
                 "API servers, one at a time" => Gate::ApiServer { host: step.host.clone() },
+                "controller managers and schedulers, one host at a time" => Gate::Scheduler { host: step.host.clone() },
                 _ => continue,
             };
             assert!(stage.width == 1 && step.gates.contains(&gate), "{}", stage.title);
@@ -301,7 +301,7 @@ fn renewed_certificates_reach_every_part_and_etcd_and_api_servers_one_by_one() {
             assert!(!restarts, "{}: restarted for a pair that it takes up by itself", stage.title);
         }
     }
-    for name in ["server.crt", "peer.key", "apiserver.crt", "front-proxy-client.key", "scheduler.conf", "proxy.conf"] {
+    for name in ["server.crt", "peer.key", "apiserver.crt", "front-proxy-client.key", "admin.conf", "client.pem"] {
         assert!(written(&plan).contains(name), "{name}");
     }
     assert!(written(&plan).contains("kubelet-client-current.pem"));

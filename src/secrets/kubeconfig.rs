@@ -15,8 +15,8 @@ use crate::secrets::Leaf;
 pub struct Kubeconfig<'a> {
     /// Never empty.
     pub servers: &'a [Server],
-    /// Trust bundle (PEM) that is embedded.
-    pub authority: &'a str,
+    /// Whom it believes.
+    pub authority: Trust<'a>,
     /// Name of the user entry, such as `admin`.
     pub user: &'a str,
     /// How it proves who it is.
@@ -32,12 +32,21 @@ pub struct Server {
     pub url: String,
 }
 
+/// The authorities of a kubeconfig.
+#[derive(Debug, Clone, Copy)]
+pub enum Trust<'a> {
+    /// A bundle (PEM) inside the file.
+    Embedded(&'a str),
+    /// Path of a bundle on the host where it is read.
+    File(&'a str),
+}
+
 /// A client certificate in a kubeconfig.
 #[derive(Debug, Clone, Copy)]
 pub enum Credential<'a> {
     /// Certificate and key inside the file.
     Embedded(&'a Leaf),
-    /// Paths on the host where it is read: the kubelet's pair, which it renews by itself.
+    /// Paths on the host where it is read, so that what is exchanged there is taken up.
     Files {
         /// Certificate.
         certificate: &'a str,
@@ -73,7 +82,10 @@ fn url(host: &str, port: u16) -> String {
 
 /// The file's YAML. Equal inputs give equal bytes.
 pub fn kubeconfig(kubeconfig: &Kubeconfig<'_>) -> Content {
-    let authority = STANDARD.encode(kubeconfig.authority);
+    let authority = match kubeconfig.authority {
+        Trust::Embedded(bundle) => format!("certificate-authority-data: {}", STANDARD.encode(bundle)),
+        Trust::File(path) => format!("certificate-authority: {}", quoted(path)),
+    };
     let user = quoted(kubeconfig.user);
     // The whole size is reserved at once: growing would leave copies of the key in freed memory.
     let mut text = Zeroizing::new(String::with_capacity(64 * 1024));
@@ -85,10 +97,7 @@ pub fn kubeconfig(kubeconfig: &Kubeconfig<'_>) -> Content {
     text.push_str("clusters:\n");
     for server in kubeconfig.servers {
         let (name, url) = (quoted(&server.name), quoted(&server.url));
-        let _ = write!(
-            text,
-            "- name: {name}\n  cluster:\n    server: {url}\n    certificate-authority-data: {authority}\n"
-        );
+        let _ = write!(text, "- name: {name}\n  cluster:\n    server: {url}\n    {authority}\n");
         let _ = write!(contexts, "- name: {name}\n  context:\n    cluster: {name}\n    user: {user}\n");
     }
     text.push_str("contexts:\n");

@@ -59,6 +59,7 @@ pub use host::HostSnapshots;
 pub use kubeconfig::Credential;
 pub use kubeconfig::Kubeconfig;
 pub use kubeconfig::Server;
+pub use kubeconfig::Trust;
 pub use kubeconfig::kubeconfig;
 pub use kubeconfig::servers;
 pub use leaf::ADMIN_GROUP;

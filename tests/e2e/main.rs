@@ -15,6 +15,7 @@ mod identity;
 mod kills;
 mod layouts;
 mod load;
+mod older;
 mod recurring;
 mod restore;
 mod revival;

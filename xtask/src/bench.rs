@@ -32,8 +32,19 @@ const HOSTS: [&str; 5] = ["h1", "h2", "h3", "h4", "h5"];
 /// How often the nodes are looked at, and for how long.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_mins(10);
-/// Where kubeadm and bastide alike leave a credential that may list nodes.
-const CREDENTIAL: &str = "/etc/kubernetes/controller-manager.conf";
+/// Prints the credential that kubeadm and bastide alike leave there and that may list nodes, whole: bastide's names files of the host.
+const CREDENTIAL: &str = r#"
+set -e
+while IFS= read -r line; do
+  case $line in
+    *'certificate-authority: "'* | *'client-certificate: "'* | *'client-key: "'*)
+      path=${line#*: \"}
+      content=$(base64 -w0 "${path%\"}")
+      echo "${line%%: *}-data: $content" ;;
+    *) echo "$line" ;;
+  esac
+done < /etc/kubernetes/controller-manager.conf
+"#;
 
 /// What was on the hosts before the clock started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,7 +219,7 @@ impl Bench {
                 if answer.status.success() && ready_nodes(&answer.stdout)? == hosts.len() {
                     return Ok(clock.elapsed());
                 }
-            } else if let Ok(text) = first.ssh(&format!("cat {CREDENTIAL}")) {
+            } else if let Ok(text) = first.ssh(CREDENTIAL) {
                 fs::write(&credential, text)?;
                 known = true;
             }

@@ -7,7 +7,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use crate::model::Component;
 use crate::model::Digest;

@@ -211,7 +211,7 @@ fn a_hosts_own_certificate_that_cannot_be_read_is_issued_anew() {
     let was = support::secrets(&cluster);
     let mut found = hosts(&rendered(text, &was), &places(text));
     let second = HostName::new("h2").unwrap();
-    found.get_mut(&second).unwrap().insert(path("/etc/kubernetes/scheduler.conf"), Content::new("damaged"));
+    found.get_mut(&second).unwrap().insert(path("/etc/kubernetes/pki/scheduler/client.pem"), Content::new("damaged"));
     let read = read(text, &was, &found).unwrap();
     let (_, issued) = secrets::complete(&cluster, Some(&read), support::NOW, &mut SeededEntropy::new(6)).unwrap();
     let names: BTreeSet<_> = issued.iter().map(|one| one.id.name).collect();

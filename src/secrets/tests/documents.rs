@@ -13,6 +13,7 @@ use crate::secrets::Operator;
 use crate::secrets::SecretsError;
 use crate::secrets::SeededEntropy;
 use crate::secrets::Server;
+use crate::secrets::Trust;
 use crate::secrets::inspect::Seen;
 use crate::secrets::kubeconfig;
 use crate::secrets::operator_leaf;
@@ -67,7 +68,7 @@ fn a_kubeconfig_names_every_server_and_embeds_the_pair() {
     ];
     let file = kubeconfig(&Kubeconfig {
         servers: &servers,
-        authority: &authority,
+        authority: Trust::Embedded(&authority),
         user: "anna",
         credential: Credential::Embedded(&leaf),
     });
@@ -87,10 +88,10 @@ fn a_kubeconfig_names_every_server_and_embeds_the_pair() {
 }
 
 #[test]
-fn a_kubelet_reads_its_pair_from_files() {
+fn a_component_reads_its_pair_and_whom_it_believes_from_files() {
     let file = kubeconfig(&Kubeconfig {
         servers: &[Server { name: "local".to_owned(), url: "https://127.0.0.1:6443".to_owned() }],
-        authority: "CA\n",
+        authority: Trust::File("/pki/ca.crt"),
         user: "kubelet",
         credential: Credential::Files { certificate: "/pki/current.pem", key: "/pki/current.pem" },
     });
@@ -102,7 +103,7 @@ fn a_kubelet_reads_its_pair_from_files() {
     - name: "local"
       cluster:
         server: "https://127.0.0.1:6443"
-        certificate-authority-data: Q0EK
+        certificate-authority: "/pki/ca.crt"
     contexts:
     - name: "local"
       context:
