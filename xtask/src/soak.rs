@@ -33,13 +33,15 @@ pub(crate) enum Part {
     KillsApart,
     /// The same as kills, on the older minor
     KillsOlder,
+    /// Every change of one host, and the way back of each, killed at every point, and the host's power cut
+    Changes,
     /// Keys for encryption at rest, and what encrypts, exchanged by runs that die, and taken back
     Keys,
     /// Authorities exchanged on one and on three hosts, by runs that die, and taken back
     Authorities,
     /// One and three hosts taken over without state and identity, by runs that die too
     Identity,
-    /// One and three hosts that were off until all of their certificates had ended
+    /// One and three hosts that were off until all of their certificates had ended, and one whose components take up new ones
     Revival,
     /// The strict profile on three hosts, and the change from one profile to the other and back
     Strict,
@@ -100,6 +102,7 @@ impl Part {
             Self::Kills => of_soak("soak::kills_of_three_hosts"),
             Self::KillsApart => of_soak("soak::kills_with_roles_apart"),
             Self::KillsOlder => of_soak("soak::kills_of_three_hosts_on_the_older_minor"),
+            Self::Changes => of_soak("soak::kills_of_changes"),
             Self::Keys => {
                 vec!["--no-fail-fast", "--test", "e2e", "--", "--ignored", "--test-threads=1", "encryption::"]
             }
@@ -249,7 +252,8 @@ const HEAD: &str = "\
 Written by `cargo xtask soak` and by nothing else. Each section is the last run of that part: how many of the cases that exist
 were run (`--minutes` bounds a part; the seed gives the order, one of every kind and host first), and how they ended. *As
 promised* means, for a kill: the next `bastide up` finished what the killed one began, `bastide plan` then planned nothing, and
-no file was left half written.
+no file was left half written. For a change (`changes`): the same command went on to the target of the run that died, or `rollback`
+from another copy of the state led to every file's digest of before; `bastide plan` and `diff --live` then found nothing.
 ";
 
 fn section(part: Part, outcome: &Outcome, commit: &str, date: &str, seed: u64) -> String {

@@ -210,7 +210,7 @@ fn stopped_operator(cluster: &Cluster) -> Result<()> {
 }
 
 /// The program on a copy of the cluster's folder.
-fn from(cluster: &Cluster, folder: &Path, arguments: &[&str]) -> Result<Ended> {
+pub(crate) fn from(cluster: &Cluster, folder: &Path, arguments: &[&str]) -> Result<Ended> {
     let start = Instant::now();
     let output =
         cluster.command(arguments).current_dir(folder).env("BASTIDE_CONFIG", folder.join("cluster.yml")).output()?;

@@ -18,6 +18,7 @@ use super::kinds::Local;
 use super::running::Running;
 use super::running::Said;
 use crate::support::Cluster;
+use crate::support::Ended;
 
 /// Where a run is killed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,21 +117,26 @@ pub(crate) fn prepare(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// One uninterrupted run, watched here by strace and on the hosts by stand-ins.
+/// Every point of a fresh `up`.
 pub(crate) fn enumerate(cluster: &Cluster) -> Result<Points> {
+    enumerate_of(cluster, &UP, 0)?.check()
+}
+
+/// One uninterrupted run of this command, which ends with this code, watched here by strace and on the hosts by stand-ins.
+pub(crate) fn enumerate_of(cluster: &Cluster, arguments: &[&str], code: i32) -> Result<Points> {
     let trace = cluster.folder().join("trace");
     for host in cluster.hosts() {
         bed::Points::on(&cluster.bed, host.name()).watch()?;
     }
-    let output = traced(cluster, &trace, &["-y", "-s", "400"]).output()?;
+    let output = traced(cluster, arguments, &trace, &["-y", "-s", "400"]).output()?;
     let told = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "the uninterrupted run: {}\n{told}", output.status);
+    ensure!(output.status.code() == Some(code), "the uninterrupted run: {}\n{told}", output.status);
     let mut points = Points { lines: lines(&told), calls: calls(&fs::read_to_string(&trace)?)?, inside: Vec::new() };
     for host in cluster.hosts() {
         let calls = bed::Points::on(&cluster.bed, host.name()).calls()?;
         points.inside.extend(inside(host.name(), &calls));
     }
-    points.check()
+    Ok(points)
 }
 
 fn lines(told: &str) -> Vec<Point> {
@@ -210,11 +216,11 @@ fn pattern(call: &str) -> String {
 
 const DURABLE: &str = "fsync,fdatasync,rename,renameat,renameat2,flock";
 
-fn traced(cluster: &Cluster, trace: &Path, more: &[&str]) -> std::process::Command {
-    let program = cluster.command(&UP);
+fn traced(cluster: &Cluster, arguments: &[&str], trace: &Path, more: &[&str]) -> std::process::Command {
+    let program = cluster.command(arguments);
     let mut command = cluster.bed.command("strace");
     command.args(["-f", "-qq", "-o"]).arg(trace).args(["-e", &format!("trace={DURABLE}")]).args(more);
-    command.arg(env!("CARGO_BIN_EXE_bastide")).args(UP).current_dir(cluster.folder());
+    command.arg(env!("CARGO_BIN_EXE_bastide")).args(arguments).current_dir(cluster.folder());
     for (name, value) in program.get_envs() {
         match value {
             Some(value) => command.env(name, value),
@@ -224,30 +230,45 @@ fn traced(cluster: &Cluster, trace: &Path, more: &[&str]) -> std::process::Comma
     command
 }
 
-/// Runs until the point and kills there; an error where the run ended before.
+/// Runs a fresh `up` until the point and kills it there; an error where the run ended before.
 pub(crate) fn kill_at(cluster: &Cluster, point: &Point) -> Result<()> {
+    kill_of(cluster, &UP, point)
+}
+
+/// The same with a run of this command.
+pub(crate) fn kill_of(cluster: &Cluster, arguments: &[&str], point: &Point) -> Result<()> {
+    let what = point.to_string();
     match point {
-        Point::Line(_, said, nth) => {
-            kill_when(cluster, &point.to_string(), |run| run.says(*nth, |other| other == said))
-        }
+        Point::Line(_, said, nth) => kill_when(cluster, arguments, &what, |run| run.says(*nth, |other| other == said)),
         Point::Call(_, name, nth) => {
-            kill_at_call(cluster, &point.to_string(), &[&format!("--inject={name}:signal=SIGKILL:when={nth}")])
+            kill_at_call(cluster, arguments, &what, &[&format!("--inject={name}:signal=SIGKILL:when={nth}")])
         }
-        Point::Inside(_, host, call, nth) => {
-            kill_inside(cluster, host, &pattern(call), *nth).with_context(|| point.to_string())
-        }
+        Point::Inside(_, host, call, nth) => kill_inside(cluster, arguments, host, &pattern(call), *nth).context(what),
     }
+}
+
+/// Cuts the power of `host` when the run has said this for the n-th time, and lets the run find out by itself.
+pub(crate) fn cut_at_line(cluster: &Cluster, arguments: &[&str], host: &str, point: &Point) -> Result<Ended> {
+    let Point::Line(_, said, nth) = point else { anyhow::bail!("{point}: not said") };
+    let mut run = Running::with(cluster, arguments)?;
+    let reached = run.says(*nth, |other| other == said)?;
+    if reached {
+        cluster.host(host).power_cut()?;
+    }
+    let ended = run.end()?;
+    ensure!(reached, "{point} was not reached: {ended}");
+    Ok(ended)
 }
 
 /// Kills while the first thing of this kind is about to be done on `host`.
 pub(crate) fn kill_at_first(cluster: &Cluster, host: &str, inside: Inside) -> Result<()> {
-    kill_inside(cluster, host, inside.first(), 1).with_context(|| format!("{host}: {inside}"))
+    kill_inside(cluster, &UP, host, inside.first(), 1).with_context(|| format!("{host}: {inside}"))
 }
 
-fn kill_inside(cluster: &Cluster, host: &str, pattern: &str, nth: usize) -> Result<()> {
+fn kill_inside(cluster: &Cluster, arguments: &[&str], host: &str, pattern: &str, nth: usize) -> Result<()> {
     let points = bed::Points::on(&cluster.bed, host);
     points.hold_at(nth, pattern)?;
-    let killed = kill_when_held(cluster, &points);
+    let killed = kill_when_held(cluster, arguments, &points);
     // Whatever became of the run: the script goes on, as it does on a host whose operator is gone.
     points.go_on()?;
     points.calls()?;
@@ -256,11 +277,16 @@ fn kill_inside(cluster: &Cluster, host: &str, pattern: &str, nth: usize) -> Resu
 
 /// Kills at the `nth` line of a kind.
 pub(crate) fn kill_at_line(cluster: &Cluster, kind: Kind, nth: usize) -> Result<()> {
-    kill_when(cluster, &format!("{kind:?} {nth}"), |run| run.reaches(kind, nth))
+    kill_when(cluster, &UP, &format!("{kind:?} {nth}"), |run| run.reaches(kind, nth))
 }
 
-fn kill_when(cluster: &Cluster, what: &str, reached: impl FnOnce(&mut Running) -> Result<bool>) -> Result<()> {
-    let mut run = Running::start(cluster)?;
+fn kill_when(
+    cluster: &Cluster,
+    arguments: &[&str],
+    what: &str,
+    reached: impl FnOnce(&mut Running) -> Result<bool>,
+) -> Result<()> {
+    let mut run = Running::with(cluster, arguments)?;
     let reached = reached(&mut run)?;
     // It may have ended, and then was not killed.
     _ = run.signal("KILL");
@@ -269,9 +295,10 @@ fn kill_when(cluster: &Cluster, what: &str, reached: impl FnOnce(&mut Running) -
     Ok(())
 }
 
-fn kill_when_held(cluster: &Cluster, points: &bed::Points) -> Result<()> {
+fn kill_when_held(cluster: &Cluster, arguments: &[&str], points: &bed::Points) -> Result<()> {
     let log = cluster.folder().join("killed.log");
-    let mut child = cluster.command(&UP).stdout(fs::File::create(&log)?).stderr(fs::File::create(&log)?).spawn()?;
+    let mut child =
+        cluster.command(arguments).stdout(fs::File::create(&log)?).stderr(fs::File::create(&log)?).spawn()?;
     let ended = loop {
         if points.reached() {
             break None;
@@ -288,8 +315,8 @@ fn kill_when_held(cluster: &Cluster, points: &bed::Points) -> Result<()> {
     Ok(())
 }
 
-fn kill_at_call(cluster: &Cluster, what: &str, options: &[&str]) -> Result<()> {
-    let output = traced(cluster, Path::new("/dev/null"), options).output()?;
+fn kill_at_call(cluster: &Cluster, arguments: &[&str], what: &str, options: &[&str]) -> Result<()> {
+    let output = traced(cluster, arguments, Path::new("/dev/null"), options).output()?;
     let told = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code().is_none(), "{what} was not reached: {}\n{told}", output.status);
     Ok(())
@@ -298,5 +325,5 @@ fn kill_at_call(cluster: &Cluster, what: &str, options: &[&str]) -> Result<()> {
 /// Kills at the first durable call on this file.
 pub(crate) fn kill_at_file(cluster: &Cluster, path: &Path) -> Result<()> {
     let path = path.display().to_string();
-    kill_at_call(cluster, &path, &["-P", &path, &format!("--inject={DURABLE}:signal=SIGKILL:when=1")])
+    kill_at_call(cluster, &UP, &path, &["-P", &path, &format!("--inject={DURABLE}:signal=SIGKILL:when=1")])
 }

@@ -42,9 +42,14 @@ impl Running {
     pub(crate) const LEAD: usize = 4;
 
     pub(crate) fn start(cluster: &Cluster) -> Result<Self> {
+        Self::with(cluster, &UP)
+    }
+
+    pub(crate) fn with(cluster: &Cluster, arguments: &[&str]) -> Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         SockRef::from(&theirs).set_send_buffer_size(1)?;
-        let child = cluster.command(&UP).stdout(Stdio::null()).stderr(Stdio::from(OwnedFd::from(theirs))).spawn()?;
+        let child =
+            cluster.command(arguments).stdout(Stdio::null()).stderr(Stdio::from(OwnedFd::from(theirs))).spawn()?;
         Ok(Self { child, lines: BufReader::with_capacity(1, ours).lines(), told: String::new() })
     }
 

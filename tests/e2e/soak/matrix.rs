@@ -46,7 +46,7 @@ pub(super) fn run(nodes: Vec<Node>, minor: Option<&str>) -> Result<()> {
     );
     let all = points.all();
     record.exist(all.len(), &note)?;
-    for point in in_order(all) {
+    for point in in_order(all, |point| owned(point.stratum())) {
         if record.time_is_up() {
             break;
         }
@@ -78,7 +78,7 @@ fn finished_by_the_next_one(cluster: &Cluster, point: &Point) -> Result<()> {
 }
 
 /// Does the same to all hosts at once.
-fn each(cluster: &Cluster, work: impl Fn(&Host) -> Result<()> + Sync) -> Result<()> {
+pub(super) fn each(cluster: &Cluster, work: impl Fn(&Host) -> Result<()> + Sync) -> Result<()> {
     let work = &work;
     std::thread::scope(|scope| {
         let threads: Vec<_> = cluster.hosts().into_iter().map(|host| scope.spawn(move || work(&host))).collect();
@@ -89,17 +89,16 @@ fn each(cluster: &Cluster, work: impl Fn(&Host) -> Result<()> + Sync) -> Result<
     })
 }
 
-fn described(cluster: &Cluster, host: &str) -> String {
+pub(super) fn described(cluster: &Cluster, host: &str) -> String {
     let node = cluster.file.nodes.iter().find(|node| node.host == host);
     node.map(|node| format!("{host} ({})", node.roles.join(", "))).unwrap_or_default()
 }
 
 /// One of each kind and host, then another of each, as the seed has it: wherever it is cut off, no kind was forgotten.
-fn in_order(points: Vec<Point>) -> Vec<Point> {
-    let mut strata: BTreeMap<(String, Option<String>), Vec<Point>> = BTreeMap::new();
-    for point in shuffled(points) {
-        let (kind, host) = point.stratum();
-        strata.entry((kind, host.map(str::to_owned))).or_default().push(point);
+pub(super) fn in_order<T, S: Ord>(items: Vec<T>, stratum: impl Fn(&T) -> S) -> Vec<T> {
+    let mut strata: BTreeMap<S, Vec<T>> = BTreeMap::new();
+    for item in shuffled(items) {
+        strata.entry(stratum(&item)).or_default().push(item);
     }
     let mut strata = shuffled(strata.into_values().collect());
     let mut order = Vec::new();
@@ -110,6 +109,10 @@ fn in_order(points: Vec<Point>) -> Vec<Point> {
         strata.retain(|stratum| !stratum.is_empty());
     }
     order
+}
+
+pub(super) fn owned((kind, host): (String, Option<&str>)) -> (String, Option<String>) {
+    (kind, host.map(str::to_owned))
 }
 
 /// Fisher and Yates.

@@ -1,5 +1,6 @@
 //! The parts of `cargo xtask soak` that no other test has: too long for every day, hence ignored unless they are named.
 
+mod changes;
 mod matrix;
 mod record;
 
@@ -39,6 +40,12 @@ fn kills_with_roles_apart() -> Result<()> {
     let nodes =
         [("h1", "controlplane"), ("h2", "etcd"), ("h3", "worker")].map(|(host, role)| Node::with(host, &[role]));
     matrix::run(nodes.to_vec(), None)
+}
+
+#[test]
+#[ignore = "a part of the soak"]
+fn kills_of_changes() -> Result<()> {
+    changes::run()
 }
 
 #[test]

@@ -49,6 +49,11 @@ impl Record {
         self.write(&json!({"exist": cases, "note": note}))
     }
 
+    /// How much of the time is left; none where nothing bounds it.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        self.until.map(|until| until.saturating_duration_since(Instant::now()))
+    }
+
     pub(crate) fn time_is_up(&self) -> bool {
         self.until.is_some_and(|until| Instant::now() >= until)
     }
