@@ -63,7 +63,7 @@ fn a_cluster_of_an_older_bastide_is_moved_on_rotated_and_taken_back() -> Result<
     assert_eq!(again.status.code(), Some(0), "{}", String::from_utf8_lossy(&again.stdout));
     cluster.up();
     cluster.assert_plans_nothing();
-    let removed = ends(&["remove", "--yes"], 0);
+    let removed = ends(&["remove", "--cluster", "test", "--yes"], 0);
     println!("{}", removed.stderr);
     let left = cluster.host("h1").ssh("ls -A /etc/kubernetes 2>/dev/null; true")?;
     assert!(left.trim().is_empty(), "{left}");
