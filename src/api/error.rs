@@ -6,6 +6,9 @@ use crate::model::Digest;
 use crate::model::HostName;
 use crate::model::ObjectId;
 
+/// How etcd's own words begin, which API servers pass on.
+pub(super) const ETCD: &str = "etcdserver:";
+
 /// A failed request. The messages of an admission plugin or webhook are passed on as the server wrote them, except for
 /// Secrets, where the server may quote a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -119,10 +122,25 @@ impl ApiError {
         Self::Content { id: id.clone(), reason: format!("content {} is missing", digest.short()) }
     }
 
+    /// Whether the server has no time, no etcd, or no voice: nothing can be told from it but that it does not serve now.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { code, message, .. } => is_passing(*code, message),
+            _ => false,
+        }
+    }
+
     /// Whether the server says that there is no such object.
     pub(super) fn is_absent(&self) -> bool {
         matches!(self, Self::Refused { code: 404, .. })
     }
+}
+
+/// Busy, starting, or between two leaders of etcd. Other failures of the server's own last: a Secret for which it lacks the key.
+pub(super) fn is_passing(code: u16, message: &str) -> bool {
+    let etcd = code == 500 && message.contains(ETCD) && !message.contains("too large");
+    matches!(code, 429 | 503 | 504) || etcd
 }
 
 fn conflicts(fields: &[(String, String)]) -> String {

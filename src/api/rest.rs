@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::api::Api;
 use crate::api::ApiError;
+use crate::api::error;
 use crate::host::HostError;
 
 /// The first pause between two attempts; doubles up to [`LONGEST_PAUSE`].
@@ -176,7 +177,7 @@ impl Api {
     }
 }
 
-/// Busy, starting, between two leaders of etcd, or before the system's own namespaces exist.
+/// What passes by itself, or is before the system's own namespaces exist.
 fn may_pass(status: &kube::core::Status, method: &Method) -> bool {
     let young = status.code == 404
         && method == Method::PATCH
@@ -184,8 +185,7 @@ fn may_pass(status: &kube::core::Status, method: &Method) -> bool {
             details.kind == "namespaces"
                 && ["kube-system", "kube-public", "kube-node-lease", "default"].contains(&details.name.as_str())
         });
-    let etcd = status.code == 500 && status.message.contains("etcdserver:") && !status.message.contains("too large");
-    matches!(status.code, 429 | 503 | 504) || etcd || young
+    young || error::is_passing(status.code, &status.message)
 }
 
 fn unreadable(call: &Call<'_>, error: &dyn Error) -> ApiError {
@@ -196,7 +196,8 @@ fn unreadable(call: &Call<'_>, error: &dyn Error) -> ApiError {
 pub(super) fn refused(status: &kube::core::Status, call: &Call<'_>) -> ApiError {
     let fields: Vec<&str> =
         status.details.iter().flat_map(|details| &details.causes).map(|cause| cause.field.as_str()).collect();
-    let message = if call.secret {
+    // etcd's own words quote nothing.
+    let message = if call.secret && !status.message.starts_with(error::ETCD) {
         format!("fields {fields:?} (the server's words are left out because they may quote a secret)")
     } else {
         status.message.clone()

@@ -49,7 +49,8 @@ pub(super) struct Doors<H: Host> {
     blobs: Arc<Blobs>,
     direct: bool,
     boots: BTreeMap<HostName, String>,
-    api: Mutex<Option<Arc<Api>>>,
+    patience: Duration,
+    api: Mutex<Option<(HostName, Arc<Api>)>>,
 }
 
 /// Why a question has no good answer.
@@ -146,35 +147,53 @@ impl<H: Host> Doors<H> {
             blobs,
             direct: keys.direct,
             boots,
+            patience: PATIENCE,
             api: Mutex::new(None),
         }
     }
 
-    /// The objects as the first API server that answers shows them; none where none answers.
+    /// The objects as the first API server that answers shows them; none where none answers. One that was ready and then falls
+    /// silent, as one does whose etcd has just lost its quorum, is none that answers.
     pub(super) async fn observe(&self, desired: &Desired) -> Result<Option<ObservedObjects>, OpsError> {
-        let Some(api) = self.api().await? else { return Ok(None) };
-        Ok(Some(api.observe(&desired.objects, &self.blobs).await?))
+        let mut silent = BTreeSet::new();
+        loop {
+            let Some((name, api)) = self.ready(&silent).await? else { return Ok(None) };
+            match api.observe(&desired.objects, &self.blobs).await {
+                Err(error) if error.is_silence() => {
+                    tracing::debug!(host = %name, %error, "this API server is asked no more");
+                    self.forget_api().await;
+                    silent.insert(name);
+                }
+                answer => return Ok(Some(answer?)),
+            }
+        }
     }
 
     /// An API server that is ready, kept for the run; none where none is.
     pub(super) async fn api(&self) -> Result<Option<Arc<Api>>, OpsError> {
+        Ok(self.ready(&BTreeSet::new()).await?.map(|(_, api)| api))
+    }
+
+    /// [`Self::api`] on another host than those of `silent`.
+    async fn ready(&self, silent: &BTreeSet<HostName>) -> Result<Option<(HostName, Arc<Api>)>, OpsError> {
         let mut kept = self.api.lock().await;
-        if let Some(api) = &*kept {
-            return Ok(Some(Arc::clone(api)));
+        if let Some((name, api)) = kept.as_ref().filter(|(name, _)| !silent.contains(name)) {
+            return Ok(Some((name.clone(), Arc::clone(api))));
         }
-        for (name, seat) in self.seats.iter().filter(|(_, seat)| seat.control_plane) {
+        let candidates = self.seats.iter().filter(|(name, seat)| seat.control_plane && !silent.contains(*name));
+        for (name, seat) in candidates {
             let Some(host) = self.hosts.get(name) else { continue };
             if self.api_server(name).await != Ok(()) {
                 continue;
             }
             let api = if self.direct {
-                Api::direct(seat.address, API_PORT, &self.kubernetes, PATIENCE)?
+                Api::direct(seat.address, API_PORT, &self.kubernetes, self.patience)?
             } else {
-                Api::through(Arc::clone(host), seat.address, API_PORT, &self.kubernetes, PATIENCE)?
+                Api::through(Arc::clone(host), seat.address, API_PORT, &self.kubernetes, self.patience)?
             };
-            let api = Arc::new(api);
-            *kept = Some(Arc::clone(&api));
-            return Ok(Some(api));
+            let found = (name.clone(), Arc::new(api));
+            *kept = Some(found.clone());
+            return Ok(Some(found));
         }
         Ok(None)
     }
@@ -348,3 +367,6 @@ impl<H: Host> crate::apply::Cluster for Doors<H> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
