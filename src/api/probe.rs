@@ -197,7 +197,12 @@ fn leads(answer: &Answer) -> Option<bool> {
 }
 
 fn members(answer: &Answer) -> Option<Vec<EtcdMember>> {
-    let list: Value = serde_json::from_str(&answer.body).ok()?;
+    let list = serde_json::from_str(&answer.body).ok()?;
+    members_of(&list).filter(|_| answer.status == 200)
+}
+
+/// The members in etcd's own list.
+pub(super) fn members_of(list: &Value) -> Option<Vec<EtcdMember>> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let members = list["members"].as_array()?.iter().map(|member| EtcdMember {
         id: text(&member["ID"]),
@@ -205,7 +210,7 @@ fn members(answer: &Answer) -> Option<Vec<EtcdMember>> {
         peer_urls: member["peerURLs"].as_array().into_iter().flatten().map(text).collect(),
         learner: member["isLearner"] == true,
     });
-    (answer.status == 200).then(|| members.collect())
+    Some(members.collect())
 }
 
 async fn asked<H: Host>(

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bastide::api::Claim;
 use bastide::api::Credentials;
+use bastide::api::MemberChange;
 use bastide::api::etcd::Etcd;
 use bastide::api::probe;
 use bastide::host::Dial as _;
@@ -141,4 +142,26 @@ async fn of_two_who_claim_one_holds_until_it_gives_back_and_only_the_holder_writ
     assert!(matches!(third, Claim::Held { .. }), "{third:?}");
     // What was written stays when the turn ends.
     assert_eq!(etcd.get("/bastide/test/last").await.unwrap(), Some(b"one".to_vec()));
+}
+
+#[tokio::test]
+async fn a_learner_is_added_is_not_given_a_vote_before_it_has_caught_up_and_is_taken_out_again() {
+    let _turn = turn().await;
+    let server = Server::get();
+    let (here, credentials) = (Arc::new(Here(host())), server.etcd_credentials());
+    let etcd = Etcd { host: &here, address: LOOPBACK, credentials: &credentials, deadline: WAIT };
+    let before = etcd.members().await.unwrap();
+    assert_eq!((before.len(), &before[0].id), (1, &etcd.status().await.unwrap().id));
+    let peer = "https://127.0.0.9:2380".to_owned();
+    etcd.change_members(&MemberChange::AddLearner { peer: peer.clone() }).await.unwrap();
+    let added = etcd.members().await.unwrap();
+    let learner = added.iter().find(|member| member.peer_urls == [peer.clone()]).unwrap();
+    assert!(learner.learner && learner.name.is_empty(), "{learner:?}");
+    let id = learner.id.clone();
+    let early = etcd.change_members(&MemberChange::Promote { id: id.clone() }).await.unwrap_err().to_string();
+    assert!(early.contains("in sync with leader"), "{early}");
+    etcd.change_members(&MemberChange::Remove { id: id.clone() }).await.unwrap();
+    assert_eq!(etcd.members().await.unwrap(), before);
+    let again = etcd.change_members(&MemberChange::Remove { id }).await.unwrap_err().to_string();
+    assert!(again.contains("member not found"), "{again}");
 }
