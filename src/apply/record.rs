@@ -103,6 +103,7 @@ pub fn around(
             | Action::AwaitPod { .. }
             | Action::AwaitGone { .. }
             | Action::RestoreEtcd(_)
+            | Action::ClearEtcd { .. }
             | Action::ReturnEtcd { .. } => {}
         }
     }

@@ -140,12 +140,23 @@ fn hints(error: &OpsError) -> Vec<String> {
         OpsError::LockLost { .. } => hint(
             "another run may have gone further; where it did, `bastide state recover --host HOST` fetches its state",
         ),
+        OpsError::RestoreUnfinished { joins: true, .. } => hint(
+            "`bastide etcd snapshot restore --rejoin` goes on; where the host does not answer any more, it takes it out again",
+        ),
         OpsError::RestoreUnfinished { .. } => hint(
             "the same command goes on (`bastide etcd snapshot restore` with the same snapshot, or `bastide etcd recover` from the same host); with --abort the old data come back",
         ),
-        OpsError::DataBeforeRestore { .. } => hint(
-            "the same command with --rejoin (`bastide etcd snapshot restore` with the same snapshot, or `bastide etcd recover` from the same host) gives them the restored data; until then leave them out with --without",
+        OpsError::DataBeforeRestore { hosts, .. } => vec![
+            "`bastide etcd snapshot restore --rejoin` keeps those data aside and lets etcd there join the others".to_owned(),
+            format!(
+                "until then leave it out: {}",
+                hosts.iter().map(|host| format!("--without {host}")).collect::<Vec<_>>().join(" ")
+            ),
+        ],
+        OpsError::NeverCaughtUp { .. } => hint(
+            "etcd's log on that host says why (`crictl logs`), and so may the leader's; the same command tries it again",
         ),
+        OpsError::Membership { .. } => hint("`bastide etcd status` shows the members; the same command goes on from here"),
         OpsError::Moved => hint("run `bastide plan` again and look at what changed"),
         OpsError::Stopped(_) => hint("the same command goes on from here; it looks at every host first"),
         OpsError::TakenBack { .. } => hint("cluster.yml still asks for the change; put it right before the next `up`"),

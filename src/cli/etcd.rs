@@ -74,7 +74,7 @@ pub(super) enum Etcd {
     #[command(hide = true, name = "snapshot-restore")]
     SnapshotRestore {
         /// The snapshot
-        #[arg(long, value_name = "SNAPSHOT", value_parser = restore::wanted, required_unless_present = "abort")]
+        #[arg(long, value_name = "SNAPSHOT", value_parser = restore::wanted, required_unless_present_any = ["abort", "rejoin"], conflicts_with = "rejoin")]
         name: Option<Wanted>,
         #[command(flatten)]
         restore: Restore,
@@ -140,13 +140,13 @@ pub(super) enum Snapshot {
     },
     /// Replace etcd's data by a snapshot's
     ///
-    /// Shows what will be done and lost, and asks for the cluster's name. While etcd still answers, a last snapshot is taken.
-    /// Then the control plane stops everywhere, every member keeps its old data aside as /var/lib/etcd.before-…, gets the
-    /// snapshot's as a member of a new etcd cluster, and everything starts again. Hosts with empty disks at the addresses of cluster.yml are made anew on the way. Cut off at any
-    /// step, the same command goes on, or --abort puts the old data back. docs/restore.md is the page for the night.
+    /// Shows what will be done and lost, and asks for the cluster's name. While etcd still answers, a last snapshot is taken. Then the
+    /// control plane stops everywhere, every member keeps its old data aside as /var/lib/etcd.before-…, gets the snapshot's as a member of a
+    /// new etcd cluster, and everything starts again. Empty hosts are made anew on the way. Cut off at any step, the same command goes on,
+    /// or --abort puts the old data back. Dead hosts are left out with --without; once one is back, --rejoin lets it join the others.
     Restore {
         /// Its name, as `etcd snapshot list` shows it, or the path of a file
-        #[arg(value_name = "SNAPSHOT", value_parser = restore::wanted, required_unless_present = "abort")]
+        #[arg(value_name = "SNAPSHOT", value_parser = restore::wanted, required_unless_present_any = ["abort", "rejoin"], conflicts_with = "rejoin")]
         snapshot: Option<Wanted>,
         #[command(flatten)]
         restore: Restore,

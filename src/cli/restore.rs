@@ -40,7 +40,7 @@ pub(super) struct Restore {
     /// Put the data from before a restore that was cut off back
     #[arg(long)]
     pub abort: bool,
-    /// Give members that were away during the restore of this very snapshot its data, and leave the others alone
+    /// Let members that the restore went without join the others as learners; needs no snapshot
     #[arg(long, conflicts_with = "abort")]
     pub rejoin: bool,
     /// Print where the time went
@@ -56,7 +56,7 @@ pub(super) struct Recover {
     #[command(flatten)]
     pub reach: Reach,
     /// The host of the member that survived; of several, the one that holds most
-    #[arg(long, value_name = "HOST", value_parser = host_name, required_unless_present = "abort")]
+    #[arg(long, value_name = "HOST", value_parser = host_name, required_unless_present_any = ["abort", "rejoin"], conflicts_with = "rejoin")]
     pub from: Option<HostName>,
     /// Do not ask; needs --cluster
     #[arg(short, long, requires = "cluster")]
@@ -67,7 +67,7 @@ pub(super) struct Recover {
     /// Put the data from before a recovery that was cut off back
     #[arg(long)]
     pub abort: bool,
-    /// Give members that were left out of this very recovery its data, and leave the others alone
+    /// Let members that the recovery went without join the others as learners
     #[arg(long, conflicts_with = "abort")]
     pub rejoin: bool,
     /// Print where the time went

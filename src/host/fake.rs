@@ -261,6 +261,12 @@ impl FakeHost {
                 self.read(contents, &restore.database)?;
                 self.write(state, format!("restore etcd {}", restore.token))?;
             }
+            Action::ClearEtcd { token, .. } => {
+                if state.pods.contains_key("etcd") {
+                    return Err(self.failed("etcd", "it still runs"));
+                }
+                self.write(state, format!("clear etcd {token}"))?;
+            }
             Action::ReturnEtcd { token } => self.write(state, format!("return etcd {token}"))?,
         }
         Ok(())

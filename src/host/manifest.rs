@@ -60,6 +60,9 @@ pub(crate) fn manifest(batch: &Batch, node: &HostName, health: Duration) -> Resu
                 blobs.insert(restore.database, restore.size);
                 restore_line(restore, node, seconds)?
             }
+            Action::ClearEtcd { token, uid, gid } => {
+                format!("clear_etcd {seconds} {} {} {uid} {gid}", word(token)?, word(EtcdRestore::mark(token))?)
+            }
             Action::ReturnEtcd { token } => {
                 format!("return_etcd {seconds} {} {}", word(token)?, word(EtcdRestore::mark(token))?)
             }
@@ -93,6 +96,7 @@ pub(crate) fn describe(action: &Action) -> String {
         Action::AwaitPod { pod, .. } => format!("waits for {pod}"),
         Action::AwaitGone { pod } => format!("waits until {pod} has ended"),
         Action::RestoreEtcd(_) => "restores etcd's data".to_owned(),
+        Action::ClearEtcd { .. } => "takes etcd's old data away".to_owned(),
         Action::ReturnEtcd { .. } => "puts etcd's old data back".to_owned(),
     }
 }
@@ -255,5 +259,15 @@ mod tests {
         assert_eq!(field("members"), format!("h1={peer}"));
         assert_eq!((field("mark"), field("leap")), ("0123456789ab", "1000000000"));
         assert_eq!(field("image"), "registry.example/etcd:3.7.2");
+    }
+
+    #[test]
+    fn room_for_a_member_is_made_with_the_fields_in_the_order_in_which_the_script_reads_them() {
+        let script = include_str!("scripts/etcd.sh");
+        let (_, after) = script.split_once("clear_etcd() {").unwrap();
+        let (_, names) = after.split_once("read -r ").unwrap();
+        assert_eq!(names.split(';').next().unwrap(), "at seconds token mark uid gid");
+        let clear = Action::ClearEtcd { token: "demo-0123456789ab".to_owned(), uid: 52034, gid: 52035 };
+        assert_eq!(text(vec![clear]).unwrap().text, "1 clear_etcd 90 demo-0123456789ab 0123456789ab 52034 52035\n");
     }
 }

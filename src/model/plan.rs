@@ -169,6 +169,16 @@ pub enum Action {
     },
     /// etcd's data are what a database says, as a member of a new etcd cluster; what was there is kept aside.
     RestoreEtcd(EtcdRestore),
+    /// What lies here of another etcd cluster than that of this token is kept aside, and nothing lies in its place: a member of
+    /// the cluster's own begins there. What an earlier try began is removed.
+    ClearEtcd {
+        /// The token of the cluster that the member is to join.
+        token: String,
+        /// etcd's user.
+        uid: u32,
+        /// And group.
+        gid: u32,
+    },
     /// What [`Action::RestoreEtcd`] with this token kept aside is back in its place.
     ReturnEtcd {
         /// The token of the restore that is taken back.

@@ -49,6 +49,8 @@ pub(super) struct Doors<H: Host> {
     blobs: Arc<Blobs>,
     direct: bool,
     boots: BTreeMap<HostName, String>,
+    /// Members that a restore went without.
+    away: BTreeSet<HostName>,
     patience: Duration,
     api: Mutex<Option<(HostName, Arc<Api>)>>,
 }
@@ -147,6 +149,7 @@ impl<H: Host> Doors<H> {
             blobs,
             direct: keys.direct,
             boots,
+            away: keys.secrets.etcd.away.clone(),
             patience: PATIENCE,
             api: Mutex::new(None),
         }
@@ -273,7 +276,7 @@ impl<H: Host> Doors<H> {
         told(probe::etcd(&**host, PROBE).await)?;
         let credentials = self.etcd.get(name).ok_or_else(|| Trouble::silent("it has no health-check certificate"))?;
         let members = probe::etcd_members(&**host, seat.address, credentials, PROBE).await.map_err(Trouble::silent)?;
-        let expected = self.seats.values().filter(|seat| seat.etcd).count();
+        let expected = self.seats.iter().filter(|(name, seat)| seat.etcd && !self.away.contains(*name)).count();
         let started = members.iter().filter(|member| !member.name.is_empty() && !member.learner).count();
         if started == expected {
             Ok(())

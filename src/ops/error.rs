@@ -249,10 +249,33 @@ pub enum OpsError {
         revision: RevisionId,
         /// What is restored.
         why: String,
+        /// Whether it is only a member that joins a restore that is over.
+        joins: bool,
+    },
+    /// etcd's members stay as they are.
+    #[error("etcd: {what}: {}", reasons.join("; "))]
+    Membership {
+        /// What was to be changed.
+        what: &'static str,
+        /// Everything that speaks against it.
+        reasons: Vec<String>,
+    },
+    /// A learner that is not to get its vote.
+    #[error(
+        "{host}: its etcd got no further towards what the others hold for {} s: {reason}",
+        patience.as_secs()
+    )]
+    NeverCaughtUp {
+        /// Where.
+        host: HostName,
+        /// How long it was waited for without progress.
+        patience: std::time::Duration,
+        /// What was said last.
+        reason: String,
     },
     /// Hosts that were away during a restore.
     #[error(
-        "{} hold etcd data from before the restore of revision {revision}, which they were not part of",
+        "{}: what lies there of etcd's data is from before the restore of revision {revision}, which went without",
         hosts.iter().map(HostName::as_str).collect::<Vec<_>>().join(", ")
     )]
     DataBeforeRestore {

@@ -91,6 +91,7 @@ pub(super) fn words(action: &Action) -> Option<String> {
         | Action::YieldLeadership
         | Action::AwaitGone { .. }
         | Action::RestoreEtcd(_)
+        | Action::ClearEtcd { .. }
         | Action::ReturnEtcd { .. } => {
             return None;
         }

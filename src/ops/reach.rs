@@ -319,7 +319,7 @@ pub(super) async fn hand_out(
 
 /// Looks once more, records how far the run got, and hands the final state to the members.
 #[allow(clippy::too_many_arguments)]
-async fn conclude(
+pub(super) async fn conclude(
     prepared: &mut Prepared,
     stamp: &Stamp,
     holder: &LockHolder,

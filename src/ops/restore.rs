@@ -22,6 +22,7 @@ use crate::ops::kept::Kept;
 use crate::ops::prepare;
 use crate::ops::prepare::Target;
 use crate::ops::reach::holder;
+use crate::ops::rejoin;
 use crate::ops::restore_before as before;
 use crate::ops::restore_before::Life;
 use crate::ops::restore_credentials as credentials;
@@ -49,7 +50,7 @@ pub enum RestoreWay {
     /// The snapshot's data everywhere, or on with that.
     #[default]
     Restore,
-    /// `--rejoin`: only for members that were away then.
+    /// `--rejoin`: members that a restore went without join the others.
     Rejoin,
     /// `--abort`: back to the data from before one that was cut off.
     Abort,
@@ -102,6 +103,9 @@ pub async fn restore(
         talk.warn(&format!("there was no state folder; the snapshot holds the one of its time: {}", made.trim_end()));
         kept = Kept::open(&local.path, &local.cluster, &**talk)?;
     }
+    if options.way == RestoreWay::Rejoin {
+        return Box::pin(rejoin::rejoin(invocation, options, talk, cancel)).await;
+    }
     let job = if options.way == RestoreWay::Abort {
         Box::pin(take_back(local, kept, invocation, talk)).await?
     } else {
@@ -147,7 +151,6 @@ async fn begin(
     let wanted = wanted.ok_or_else(|| OpsError::Impossible("name the snapshot that is to be restored".to_owned()))?;
     let store = kept.store()?;
     let history = store.history();
-    let rejoin = options.way == RestoreWay::Rejoin;
     let bundle = local.bundle()?;
     let fleet = prepare::fleet(&local, invocation, talk).await?;
     let site = Site::beside(&local.cluster, &kept, fleet.clone())?;
@@ -156,35 +159,25 @@ async fn begin(
     let mut origin = origin(wanted, &mut kept, &site, &local, options, goes_on, &**talk).await?;
     let nothing = || OpsError::NothingBegun { folder: kept.folder.clone() };
     let birth = &mut kept.secrets.as_mut().ok_or_else(nothing)?.etcd;
-    let without = prepare::without(invocation)?;
+    let mut without = prepare::without(invocation)?;
     let same = route::made_from(&birth.token, &origin.seed);
-    if let Some(open) = open.filter(|open| !same || restored::is_late(open) != rejoin) {
-        return Err(OpsError::RestoreUnfinished { revision: open.id.clone(), why: open.why.clone() });
+    if let Some(open) = open.filter(|open| !same || restored::is_late(open)) {
+        return Err(restored::refusal(open));
     }
-    let away = restored::away(&history);
-    if rejoin && (!same || away.is_empty()) {
-        let why = "--rejoin: no member was away when this was restored, or something else was restored since";
-        return Err(OpsError::Impossible(why.to_owned()));
-    }
-    let begins = open.is_none() && !rejoin;
+    let begins = open.is_none();
     if begins {
         let mut random = [0; 4];
         SystemEntropy.fill(&mut random)?;
         birth.token = route::token(&origin.seed, prepare::now(), random);
         birth.members = members(&local.cluster);
+        birth.away = birth.members.keys().filter(|name| without.contains(*name)).cloned().collect();
     }
+    // Whom the restore began without is none of the new cluster's members, though it may answer by now.
+    without.extend(birth.away.iter().cloned());
     let token = birth.token.clone();
     let prepared = prepare::survey(local, kept, None, bundle, fleet, &**talk).await?;
-    let seats = if rejoin {
-        seats::late(&prepared, &away, &without)?
-    } else {
-        let left_out = seats::left_out(&prepared.target.desired, &prepared.observed, &without)?;
-        Seats { away: left_out.clone(), left_out, late: None }
-    };
-    if let Some(late) = &seats.late {
-        let names: Vec<_> = late.iter().map(ToString::to_string).collect();
-        origin.notes = vec![format!("{}: joins the restored etcd with the data it was made from", names.join(", "))];
-    }
+    let left_out = seats::left_out(&prepared.target.desired, &prepared.observed, &without)?;
+    let seats = Seats { away: left_out.clone(), left_out };
     let mut last = None;
     if let Some(source) = origin.source.as_ref().filter(|_| begins) {
         let prefix = encryption::prefix(&prepared.target.desired, &prepared.target.blobs);
@@ -229,8 +222,7 @@ async fn origin(
     let source = match wanted {
         Wanted::Survivor(host) => {
             let mut notes = survivor::notes(host, goes_on);
-            let begun = goes_on || options.way == RestoreWay::Rejoin;
-            let known = survivor::judge(site, host, local.cluster.kubernetes, begun).await?;
+            let known = survivor::judge(site, host, local.cluster.kubernetes, goes_on).await?;
             notes.splice(0..0, known);
             let (seed, what) = (survivor::seed(host), format!("what {host} holds"));
             return Ok(Origin { seed, source: None, survivor: Some(host.clone()), what, notes });
@@ -241,11 +233,7 @@ async fn origin(
     fits(&source, local)?;
     let custom = local.cluster.services.api.custom_encryption.is_some()
         || local.cluster.options.at_rest.provider == Some(config::AtRestProvider::Kms);
-    // A member that joins late catches up with what the others hold by now.
-    let keys = match options.way {
-        RestoreWay::Rejoin => None,
-        _ => encryption::read_as_then(kept, &source, custom)?,
-    };
+    let keys = encryption::read_as_then(kept, &source, custom)?;
     let notes = notes(&source, goes_on).into_iter().chain(keys).collect();
     let (seed, what) = (source.database.digest, source.name.clone());
     Ok(Origin { seed, what, source: Some(source), survivor: None, notes })
@@ -265,8 +253,8 @@ async fn take_back(local: Local, kept: Kept, invocation: &Invocation, talk: &Arc
     let token = kept.secrets.as_ref().map(|secrets| secrets.etcd.token.clone()).unwrap_or_default();
     let (_, _, _, form) = store.load(&reached)?;
     if secrets::unseal_form(&form)?.etcd.token == token {
-        let why = "the restore had come to its end before; what was cut off gave its data to members that had been away: run \
-                   the same command again";
+        let why = "the restore had come to its end before; what was cut off joined a member to it that had been away: \
+                   `bastide etcd snapshot restore --rejoin` goes on, or takes it out again where it does not answer";
         return Err(impossible(why));
     }
     let why = format!("restore of revision {} taken back", open.id);
@@ -289,7 +277,7 @@ async fn take_back(local: Local, kept: Kept, invocation: &Invocation, talk: &Arc
         source: None,
         survivor: None,
         token,
-        seats: Seats { away: left_out.clone(), left_out, late: None },
+        seats: Seats { away: left_out.clone(), left_out },
         is_restore: false,
         prepared,
     })

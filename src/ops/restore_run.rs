@@ -78,8 +78,6 @@ pub(super) struct Seats {
     pub left_out: BTreeSet<HostName>,
     /// Those among them that are not at the target when all went well.
     pub away: BTreeSet<HostName>,
-    /// Members that join a restore that is over; the others stay as they are.
-    pub late: Option<BTreeSet<HostName>>,
 }
 
 /// A part of the way; each is planned from what is seen when its turn comes.
@@ -212,21 +210,7 @@ impl Job {
 
     fn plan(&self, leg: Leg, observed: &Observed) -> Result<Plan, OpsError> {
         let part = self.part();
-        let ordinary = |target: &Desired| {
-            let context = Context {
-                now: self.prepared.now,
-                architecture: &self.prepared.bundle.release().architecture,
-                without: BTreeSet::new(),
-                max_unavailable_worker: None,
-                // Nothing runs that would have to be kept alive.
-                previous: None,
-                unfinished: plan::Unfinished::default(),
-                keep: self.prepared.kept.keep.clone(),
-            };
-            let mut observed = observed.clone();
-            observed.hosts.retain(|name, _| target.hosts.contains_key(name));
-            plan::plan(target, &observed, &context).map_err(OpsError::Refused)
-        };
+        let ordinary = |target: &Desired| at_once(&self.prepared, target, observed);
         match leg {
             Leg::Stop => Ok(route::stop(&part, observed)),
             Leg::Bare => ordinary(&route::bare(&part)).map(route::without_cluster),
@@ -234,9 +218,12 @@ impl Job {
             Leg::Gather => Ok(Plan::default()),
             Leg::Exchange => {
                 let etcd = &self.prepared.local.cluster.services.etcd;
+                let born = &self.prepared.target.secrets.etcd;
+                let mut members = born.members.clone();
+                members.retain(|name, _| !born.away.contains(name));
                 let birth = route::Birth {
                     token: &self.token,
-                    members: &self.prepared.target.secrets.etcd.members,
+                    members: &members,
                     image: self.image()?,
                     owner: (etcd.uid, etcd.gid),
                 };
@@ -256,17 +243,66 @@ impl Job {
     }
 }
 
+/// The way of hosts to `target` where nothing runs that would have to be kept alive: all of them at once.
+pub(super) fn at_once(prepared: &Prepared, target: &Desired, observed: &Observed) -> Result<Plan, OpsError> {
+    let context = Context {
+        now: prepared.now,
+        architecture: &prepared.bundle.release().architecture,
+        without: BTreeSet::new(),
+        max_unavailable_worker: None,
+        previous: None,
+        unfinished: plan::Unfinished::default(),
+        keep: prepared.kept.keep.clone(),
+    };
+    let mut observed = observed.clone();
+    observed.hosts.retain(|name, _| target.hosts.contains_key(name));
+    plan::plan(target, &observed, &context).map_err(OpsError::Refused)
+}
+
+/// Runs a plan that was made from the last look. An error unless all of it was done.
+#[allow(clippy::too_many_arguments)]
+pub(super) async fn perform(
+    prepared: &Prepared,
+    target: &Desired,
+    plan: &Plan,
+    source: Option<Source>,
+    (stamp, holder): (&Stamp, &LockHolder),
+    locks: &mut Locks<RealHost>,
+    talk: &Arc<dyn Talk>,
+    cancel: &CancellationToken,
+) -> Result<Report, OpsError> {
+    let shelf = Shelf { blobs: Arc::clone(&prepared.target.blobs), bundle: Some(Arc::clone(&prepared.bundle)) };
+    let contents: Arc<dyn Contents> = Arc::new(WithDatabase { shelf, source });
+    let deadlines = prepared.local.cluster.options.deadlines;
+    let journal = RunJournal::new(&prepared.kept.folder, &holder.run, &stamp.revision);
+    let run = Run {
+        target,
+        observed: &prepared.observed,
+        fleet: &prepared.fleet,
+        cluster: &prepared.doors,
+        journal: &journal,
+        contents: &contents,
+        progress: &**talk,
+        deadlines: apply::Deadlines { transfer: deadlines.transfer, health: deadlines.health, ready: deadlines.ready },
+        stamp,
+        id: &holder.run,
+        cancel,
+    };
+    let report = apply::run(plan, &run, locks).await;
+    if report.outcome == Outcome::Done { Ok(report) } else { Err(OpsError::Stopped(Box::new(report))) }
+}
+
 /// All legs as one plan, each from what the one before is expected to leave.
 fn whole(job: &Job) -> Result<Plan, OpsError> {
     let mut observed = job.prepared.observed.clone();
     let mut whole = Plan { notes: job.notes.clone(), ..Plan::default() };
-    whole.left_out = if job.seats.late.is_some() { BTreeSet::new() } else { job.seats.left_out.clone() };
+    whole.left_out.clone_from(&job.seats.left_out);
     for leg in &job.legs {
         // Which objects differ is known only when the restored API server answers.
         if *leg == Leg::Objects || *leg == Leg::Gather {
             continue;
         }
-        if *leg == Leg::Target && job.seats.late.is_none() {
+        if *leg == Leg::Target {
             observed.objects = None;
         }
         let plan = job.plan(*leg, &observed)?;
@@ -279,15 +315,12 @@ fn whole(job: &Job) -> Result<Plan, OpsError> {
         }
         whole.stages.extend(plan.stages);
     }
-    if let Some(barrier) = barrier(job).filter(|_| job.seats.late.is_none()) {
-        whole.barriers.push(barrier);
-    }
+    whole.barriers.extend(barrier(job));
     Ok(whole)
 }
 
 fn barrier(job: &Job) -> Option<Barrier> {
-    let name = if job.seats.late.is_some() { restored::LATE } else { restored::BARRIER };
-    job.is_restore.then(|| Barrier { name: name.to_owned(), why: job.why.clone() })
+    job.is_restore.then(|| Barrier { name: restored::BARRIER.to_owned(), why: job.why.clone() })
 }
 
 /// Runs the legs. The last look stays in `job`.
@@ -306,38 +339,13 @@ async fn legs(
             job.gather(&holder.run, &**talk).await?;
             continue;
         }
-        let alive = leg == Leg::Objects || job.seats.late.is_some() && leg == Leg::Target;
-        look(job, part, alive).await?;
+        look(job, part, leg == Leg::Objects).await?;
         let plan = job.plan(leg, &job.prepared.observed)?;
         if plan.is_empty() {
             continue;
         }
-        let prepared = &job.prepared;
-        let shelf = Shelf { blobs: Arc::clone(&prepared.target.blobs), bundle: Some(Arc::clone(&prepared.bundle)) };
-        let contents: Arc<dyn Contents> = Arc::new(WithDatabase { shelf, source: job.source.clone() });
-        let deadlines = prepared.local.cluster.options.deadlines;
-        let journal = RunJournal::new(&prepared.kept.folder, &holder.run, &stamp.revision);
-        let run = Run {
-            target: part,
-            observed: &prepared.observed,
-            fleet: &prepared.fleet,
-            cluster: &prepared.doors,
-            journal: &journal,
-            contents: &contents,
-            progress: &**talk,
-            deadlines: apply::Deadlines {
-                transfer: deadlines.transfer,
-                health: deadlines.health,
-                ready: deadlines.ready,
-            },
-            stamp,
-            id: &holder.run,
-            cancel,
-        };
-        let report = apply::run(&plan, &run, locks).await;
-        if report.outcome != Outcome::Done {
-            return Err(OpsError::Stopped(Box::new(report)));
-        }
+        let report =
+            perform(&job.prepared, part, &plan, job.source.clone(), (stamp, holder), locks, talk, cancel).await?;
         for (addon, reasons) in &report.addons {
             for reason in reasons {
                 talk.warn(&format!("addon {addon}: {reason}"));

@@ -6,8 +6,6 @@ use crate::model::Desired;
 use crate::model::HostName;
 use crate::model::Observed;
 use crate::ops::OpsError;
-use crate::ops::prepare::Prepared;
-use crate::ops::restore_run::Seats;
 use crate::plan::Refusal;
 
 /// Hosts that a restore goes without, or why it can't.
@@ -46,25 +44,4 @@ pub(super) fn left_out(
         return Err(OpsError::Refused(refusals));
     }
     Ok(target.hosts.keys().filter(|name| without.contains(*name) || silent(name)).cloned().collect())
-}
-
-/// The members that a restore passed by and that answer now; everything else is left alone.
-pub(super) fn late(
-    prepared: &Prepared,
-    away: &BTreeSet<String>,
-    without: &BTreeSet<HostName>,
-) -> Result<Seats, OpsError> {
-    let target = &prepared.target.desired;
-    let was_away = |name: &&HostName| away.contains(name.as_str());
-    let here = |name: &&HostName| prepared.observed.hosts.contains_key(*name) && !without.contains(*name);
-    let late: BTreeSet<_> = target.hosts.keys().filter(was_away).filter(here).cloned().collect();
-    if late.is_empty() {
-        let away: Vec<_> = away.iter().cloned().collect();
-        return Err(OpsError::Impossible(format!("{}: still away", away.join(", "))));
-    }
-    Ok(Seats {
-        left_out: target.hosts.keys().filter(|name| !late.contains(*name)).cloned().collect(),
-        away: target.hosts.keys().filter(was_away).filter(|name| !late.contains(*name)).cloned().collect(),
-        late: Some(late),
-    })
 }

@@ -34,14 +34,16 @@ pub(super) fn newest(history: &[Revision]) -> Option<&Revision> {
     history.iter().rev().find(|revision| barred(revision, BARRIER) && has_ended(revision))
 }
 
-/// Hosts that the newest restore passed by and that have not been given its data since.
-pub(super) fn away(history: &[Revision]) -> BTreeSet<String> {
+/// Hosts that the newest restore went without and that have not joined since.
+pub(super) fn away(history: &[Revision]) -> BTreeSet<HostName> {
     let last = history
         .iter()
         .rev()
         .find(|revision| (barred(revision, BARRIER) || barred(revision, LATE)) && has_ended(revision));
     match last.map(|revision| &revision.state) {
-        Some(RevisionState::ReachedExcept { hosts }) => hosts.iter().cloned().collect(),
+        Some(RevisionState::ReachedExcept { hosts }) => {
+            hosts.iter().filter_map(|host| HostName::new(host.clone()).ok()).collect()
+        }
         _ => BTreeSet::new(),
     }
 }
@@ -65,14 +67,44 @@ pub(super) fn allow(
     let Some(store) = &kept.store else { return Ok(()) };
     let history = store.history();
     if let Some(open) = unfinished(&history) {
-        return Err(OpsError::RestoreUnfinished { revision: open.id.clone(), why: open.why.clone() });
+        return Err(refusal(open));
     }
     let Some(restore) = newest(&history) else { return Ok(()) };
-    let hosts = behind(restore, target, observed, without);
+    let mut hosts = behind(restore, target, observed, without);
+    // One whose joining was cut off, and which was given up then, bears a later revision's number.
+    let away = away_members(&history, target).into_iter();
+    hosts.extend(away.filter(|name| observed.hosts.contains_key(name) && !without.contains(name)));
+    hosts.sort();
+    hosts.dedup();
     if hosts.is_empty() {
         return Ok(());
     }
     Err(OpsError::DataBeforeRestore { hosts, revision: restore.id.clone() })
+}
+
+/// Why nothing else may begin while this is unfinished.
+pub(super) fn refusal(open: &Revision) -> OpsError {
+    OpsError::RestoreUnfinished { revision: open.id.clone(), why: open.why.clone(), joins: is_late(open) }
+}
+
+/// The etcd hosts among those that [`away`] names.
+pub(super) fn away_members(history: &[Revision], target: &Desired) -> Vec<HostName> {
+    let is_member = |name: &HostName| target.hosts.get(name).is_some_and(|host| host.roles.etcd());
+    away(history).into_iter().filter(is_member).collect()
+}
+
+/// What a person should know of members that a restore went without: a sentence each.
+pub(super) fn notes(history: &[Revision], target: &Desired, observed: &Observed) -> Vec<String> {
+    let Some(restore) = newest(history) else { return Vec::new() };
+    let note = |name: HostName| {
+        let now = if observed.hosts.contains_key(&name) { "is back" } else { "does not answer" };
+        format!(
+            "{name} {now}: etcd was restored without it (revision {}), and what lies there of etcd's data is from before; once it is \
+             back, `bastide etcd snapshot restore --rejoin` lets it join the others",
+            restore.id
+        )
+    };
+    away_members(history, target).into_iter().map(note).collect()
 }
 
 /// Members whose own record says that they were last worked on before `restore`.

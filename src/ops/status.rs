@@ -24,6 +24,7 @@ use crate::ops::live;
 use crate::ops::live::Live;
 use crate::ops::prepare;
 use crate::ops::recurring;
+use crate::ops::restored;
 use crate::ops::snapshot::HostReport;
 use crate::secrets::Secrets;
 
@@ -102,6 +103,7 @@ pub async fn status(invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<Sta
     let Live { target, fleet, observed, doors, trouble, plan } =
         Live::look(&local, &kept, &id, invocation, talk).await?;
     let mut notes = Vec::from_iter(trouble);
+    notes.extend(restored::notes(&store.history(), &target.desired, &observed));
     let silent_api = observed.objects.is_none();
     let mut hosts = healths(&target.desired.hosts, &doors).await;
     for (name, reason) in &observed.unreachable {

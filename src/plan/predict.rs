@@ -75,7 +75,11 @@ fn act(host: &mut ObservedHost, action: &Action) {
                 host.pods.remove(pod);
             }
         }
-        Action::ReloadUnits | Action::YieldLeadership | Action::RestoreEtcd(_) | Action::ReturnEtcd { .. } => {}
+        Action::ReloadUnits
+        | Action::YieldLeadership
+        | Action::RestoreEtcd(_)
+        | Action::ClearEtcd { .. }
+        | Action::ReturnEtcd { .. } => {}
         Action::AwaitGone { pod } => {
             host.pods.remove(pod);
         }

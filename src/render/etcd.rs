@@ -129,7 +129,7 @@ fn flags(draft: &mut Draft<'_, '_>) -> Flags {
         .set("listen-peer-urls", format!("https://{address}:2380"))
         .set("initial-advertise-peer-urls", format!("https://{address}:2380"))
         .set("initial-cluster", members.join(","))
-        .set("initial-cluster-state", "new")
+        .set("initial-cluster-state", if birth.joining.as_ref() == Some(&draft.node.name) { "existing" } else { "new" })
         .set("initial-cluster-token", birth.token.as_str())
         .set("cert-file", format!("{PKI}/server.crt"))
         .set("key-file", format!("{PKI}/server.key"))
@@ -158,13 +158,14 @@ fn flags(draft: &mut Draft<'_, '_>) -> Flags {
     flags
 }
 
-/// The client URLs of all members, `first` in front.
+/// The client URLs of all members that belong to the others, that of this host in front.
 pub(super) fn endpoints(draft: &Draft<'_, '_>) -> String {
     let own = draft.node.internal_address;
     let mut urls: Vec<(bool, String)> = draft
         .shop
         .cluster
         .etcd_members()
+        .filter(|member| !draft.shop.secrets.etcd.away.contains(&member.name))
         .map(|member| (member.internal_address != own, format!("https://{}:2379", url_host(member.internal_address))))
         .collect();
     urls.sort();

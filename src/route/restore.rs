@@ -17,6 +17,7 @@ use crate::model::Component;
 use crate::model::Desired;
 use crate::model::Digest;
 use crate::model::EtcdRestore;
+use crate::model::Gate;
 use crate::model::HostName;
 use crate::model::ImageRef;
 use crate::model::ObjectAction;
@@ -105,6 +106,34 @@ pub fn bare(target: &Desired) -> Desired {
         }
     }
     bare
+}
+
+/// [`bare`] with etcd on `host` as `rendered` has it.
+pub fn joining(target: &Desired, host: &HostName, rendered: &Desired) -> Desired {
+    let mut joining = bare(target);
+    let (Some(to), Some(from)) = (joining.hosts.get_mut(host), rendered.hosts.get(host)) else { return joining };
+    to.roles = [Role::Worker, Role::Etcd].into_iter().collect();
+    for (pod, _) in &ETCD {
+        to.pods.extend(from.pods.get(*pod).map(|inputs| ((*pod).to_owned(), *inputs)));
+        let manifest = from.files.iter().find(|(path, _)| path.as_str() == format!("{MANIFESTS}{pod}.yaml"));
+        to.files.extend(manifest.map(|(path, file)| (path.clone(), file.clone())));
+    }
+    joining
+}
+
+/// A plan towards [`joining`] without what a member cannot be before it has its vote, which whoever runs it must wait for.
+pub fn without_vote(plan: Plan) -> Plan {
+    let mut plan = without_cluster(plan);
+    for step in plan.stages.iter_mut().flat_map(|stage| &mut stage.steps) {
+        step.gates.retain(|gate| !matches!(gate, Gate::EtcdMember { .. }));
+    }
+    plan
+}
+
+/// Makes room on `host` for a member that joins the cluster of `birth`.
+pub fn clear(host: &HostName, token: &str, owner: (u32, u32)) -> Plan {
+    let clear = Action::ClearEtcd { token: token.to_owned(), uid: owner.0, gid: owner.1 };
+    plan(vec![stage("etcd's old data are taken away", vec![step(host, [Component::Etcd].into(), [clear])])])
 }
 
 /// A plan towards [`bare`] without what would ask an API server that is not there.
@@ -205,6 +234,7 @@ mod tests {
     use super::bare;
     use super::departed;
     use super::exchange;
+    use super::joining;
     use super::leap;
     use super::made_from;
     use super::stop;
@@ -330,6 +360,31 @@ mod tests {
         };
         assert!(actions(&again).iter().any(waits));
         assert!(actions(&again).iter().all(|(_, action)| matches!(action, Action::AwaitGone { .. })));
+    }
+
+    #[test]
+    fn a_member_that_joins_has_etcd_as_it_was_rendered_for_that_and_nothing_that_would_ask_it() {
+        let sample = Builder::five().build();
+        let other = Builder::five().change("h3", crate::model::Component::Etcd).build();
+        let others = sample.desired.hosts.keys().filter(|name| name.as_str() != "h3").cloned().collect();
+        let part = taking_part(&sample.desired, &others);
+        let joining = joining(&part, &name("h3"), &other.desired);
+        assert_eq!(joining.hosts.keys().collect::<Vec<_>>(), [&name("h3")]);
+        let (host, rendered) = (&joining.hosts[&name("h3")], &other.desired.hosts[&name("h3")]);
+        let manifest = crate::plan::testing::path("/etc/kubernetes/manifests/etcd.yaml");
+        assert_eq!(host.files.get(&manifest), rendered.files.get(&manifest));
+        assert_eq!(host.pods.get("etcd"), rendered.pods.get("etcd"));
+        for pod in &PODS[1..] {
+            assert!(!host.pods.contains_key(*pod), "{pod} would start beside a learner");
+        }
+        let mut seen = sample.reached();
+        seen.objects = None;
+        seen.hosts.retain(|name, _| joining.hosts.contains_key(name));
+        seen = plan::predict(&seen, &stop(&joining, &seen));
+        let plan = super::without_vote(plan::plan(&joining, &seen, &fresh()).unwrap());
+        let step = &plan.stages[0].steps[0];
+        assert!(step.batch.0.iter().any(|action| matches!(action, Action::AwaitPod { pod, .. } if pod == "etcd")));
+        assert_eq!(step.gates, [crate::model::Gate::Kubelet { host: name("h3") }]);
     }
 
     #[test]

@@ -257,7 +257,7 @@ fn birth(files: &Files) -> Option<EtcdBirth> {
         let (name, url) = member.split_once('=')?;
         Some((HostName::new(name).ok()?, url.to_owned()))
     });
-    Some(EtcdBirth { token, members: members.collect::<Option<_>>()? })
+    Some(EtcdBirth { token, members: members.collect::<Option<_>>()?, away: BTreeSet::new(), joining: None })
 }
 
 /// Of the API server's image.

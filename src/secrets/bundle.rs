@@ -1,6 +1,7 @@
 //! `Secrets`: every key and certificate of a cluster, and its birth data.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::model::ClusterId;
 use crate::model::Content;
@@ -180,4 +181,10 @@ pub struct EtcdBirth {
     pub token: String,
     /// `--initial-cluster`: member name to peer URL.
     pub members: BTreeMap<HostName, String>,
+    /// Members that a restore went without and that have not joined since: what they hold is the old cluster's. API servers must not
+    /// know them: an etcd client asks all members that it knows by turns, and these would answer.
+    pub away: BTreeSet<HostName>,
+    /// A member that joins the others and is not born with them. It is only so for as long as that takes, and kept nowhere: where
+    /// a disk is lost later, the flags of its birth keep it from taking its own seat without what it has promised the others.
+    pub joining: Option<HostName>,
 }

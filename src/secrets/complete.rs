@@ -1,6 +1,7 @@
 //! From what was kept to what is needed.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::config::Cluster;
@@ -202,6 +203,8 @@ fn birth(cluster: &Cluster, now: i64, entropy: &mut dyn Entropy) -> Result<Secre
                     (node.name.clone(), format!("https://{peer}"))
                 })
                 .collect(),
+            away: BTreeSet::new(),
+            joining: None,
         },
     })
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -92,6 +93,8 @@ struct LeafForm<'a> {
 struct EtcdForm {
     token: String,
     members: BTreeMap<HostName, String>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    away: BTreeSet<HostName>,
 }
 
 #[derive(Deserialize)]
@@ -147,7 +150,11 @@ pub fn seal_form(secrets: &Secrets) -> Content {
                 not_after: leaf.not_after,
             })
             .collect(),
-        etcd: EtcdForm { token: secrets.etcd.token.clone(), members: secrets.etcd.members.clone() },
+        etcd: EtcdForm {
+            token: secrets.etcd.token.clone(),
+            members: secrets.etcd.members.clone(),
+            away: secrets.etcd.away.clone(),
+        },
     };
     // Reserved at once where the size is usual: growing leaves copies in freed memory.
     let mut bytes = Vec::with_capacity(16 * 1024 + secrets.leaves.len() * 4096);
@@ -213,7 +220,7 @@ pub fn unseal_form(document: &Content) -> Result<Secrets, SecretsError> {
         },
         encryption,
         leaves,
-        etcd: EtcdBirth { token: form.etcd.token, members: form.etcd.members },
+        etcd: EtcdBirth { token: form.etcd.token, members: form.etcd.members, away: form.etcd.away, joining: None },
     })
 }
 

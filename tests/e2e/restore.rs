@@ -12,7 +12,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use anyhow::Result;
 use bed::Cache;
-use bed::Node;
 use serde_json::Value;
 
 use crate::recurring;
@@ -20,10 +19,10 @@ use crate::support::Cluster;
 use crate::support::Ended;
 use crate::support::seed;
 
-const MINUTE: Duration = Duration::from_mins(1);
-const CONFIRM: [&str; 3] = ["--yes", "--cluster", "test"];
+pub(crate) const MINUTE: Duration = Duration::from_mins(1);
+pub(crate) const CONFIRM: [&str; 3] = ["--yes", "--cluster", "test"];
 /// For what etcdctl saved.
-const FOREIGN: &str = "--accept-foreign";
+pub(crate) const FOREIGN: &str = "--accept-foreign";
 
 /// What the API shows of the objects that a test wrote: names with their contents, in order.
 pub(crate) fn written(cluster: &Cluster) -> Result<String> {
@@ -52,7 +51,7 @@ pub(crate) fn write(cluster: &Cluster, namespace: &str) -> Result<()> {
 }
 
 /// A snapshot as etcdctl saves it.
-fn snapshot(cluster: &Cluster, name: &str) -> Result<PathBuf> {
+pub(crate) fn snapshot(cluster: &Cluster, name: &str) -> Result<PathBuf> {
     let host = cluster.host("h1");
     put_etcdctl(cluster, "h1")?;
     host.ssh(&format!("{ETCDCTL} snapshot save /root/snapshot.db 2>&1"))?;
@@ -108,7 +107,7 @@ fn killed_at(cluster: &Cluster, snapshot: impl AsRef<Path>, more: &[&str], words
     killed(cluster, &[&["etcd", "snapshot", "restore", &snapshot], more].concat(), words)
 }
 
-fn killed(cluster: &Cluster, verb: &[&str], words: &str) -> Result<()> {
+pub(crate) fn killed(cluster: &Cluster, verb: &[&str], words: &str) -> Result<()> {
     let arguments = [&["-v", "--log-format", "json"], verb, &CONFIRM[..]].concat();
     let mut child = cluster.command(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     let mut told = String::new();
@@ -243,10 +242,10 @@ pub(crate) fn comes_back_from_what_a_member_holds(cluster: &Cluster) -> Result<(
 }
 
 /// etcdctl as a client of the member on the same host.
-const ETCDCTL: &str = "/root/etcdctl --endpoints https://127.0.0.1:2379 --cacert /etc/etcd/pki/ca.crt \
+pub(crate) const ETCDCTL: &str = "/root/etcdctl --endpoints https://127.0.0.1:2379 --cacert /etc/etcd/pki/ca.crt \
                        --cert /etc/etcd/pki/healthcheck-client.crt --key /etc/etcd/pki/healthcheck-client.key";
 
-fn put_etcdctl(cluster: &Cluster, host: &str) -> Result<()> {
+pub(crate) fn put_etcdctl(cluster: &Cluster, host: &str) -> Result<()> {
     let series = if cluster.file.minor == "1.36" { "3.6" } else { "3.7" };
     let program = Cache::from_environment().folder().join(format!("artifacts/etcd-{series}/etcdctl"));
     cluster.host(host).put(&program, "/root/etcdctl").map(drop)
@@ -349,127 +348,5 @@ fn a_snapshot_from_before_an_encryption_key_was_exchanged_restores_readable() ->
     assert_eq!(cluster.bastide(&["encrypt", "status"])?.code, Some(4), "two keys are in use");
     succeeds(&cluster.bastide(&["encrypt", "rotate-key", "--yes"])?, "the old key dropped");
     assert_eq!(cluster.bastide(&["encrypt", "status"])?.code, Some(0), "one key is in use");
-    is_as(&cluster, &before)
-}
-
-/// All that is left is a snapshot, the identity and cluster.yml; the host is another one, at another address.
-#[test]
-#[ignore = "a part of the soak"]
-fn a_snapshot_and_the_identity_give_the_cluster_back_on_a_new_host_at_a_new_address() -> Result<()> {
-    let mut cluster = Cluster::of(vec![Node::all_roles("h1"), Node::all_roles("h2")])?;
-    cluster.file.nodes = vec![Node::all_roles("h1")];
-    cluster.write()?;
-    cluster.up();
-    cluster.wait_nodes_ready(3 * MINUTE)?;
-    write(&cluster, "before")?;
-    let before = written(&cluster)?;
-    succeeds(&cluster.bastide(&["etcd", "snapshot", "save", "--name", "kept", "--local", "."])?, "saved");
-    write(&cluster, "after")?;
-    cluster.host("h1").power_cut()?;
-    fs::remove_dir_all(cluster.folder().join("cluster.bastide"))?;
-    cluster.file.nodes = vec![Node::all_roles("h2")];
-    cluster.write()?;
-    let restored = restore(&cluster, cluster.folder().join("kept.snapshot"), &["--timings"])?;
-    succeeds(&restored, "on a new host at a new address, from snapshot and identity");
-    is_as(&cluster, &before)?;
-    assert_eq!(cluster.kubectl(&["get", "nodes", "-o", "name"])?.trim(), "node/h2");
-    succeeds(&cluster.bastide(&["state", "check"])?, "the state is whole");
-
-    // Back at the other address, under the same name, with the state folder.
-    reinstalled(&cluster, &["h1"])?;
-    cluster.host("h2").power_cut()?;
-    cluster.file.nodes = vec![Node { name: "h2".to_owned(), ..Node::all_roles("h1") }];
-    cluster.write()?;
-    let restored = restore(&cluster, cluster.folder().join("kept.snapshot"), &[])?;
-    succeeds(&restored, "the same name at a new address");
-    let ready = "jsonpath={.status.nodeInfo.bootID}{.status.conditions[?(@.type==\"Ready\")].status}";
-    let want = format!("{}True", cluster.host("h1").boot_id()?);
-    cluster.kubectl_until(&["get", "node", "h2", "-o", ready], 3 * MINUTE, |text| text == want)?;
-    assert_eq!(written(&cluster)?, before);
-    cluster.wait_pods_ready(5 * MINUTE)?;
-    cluster.assert_plans_nothing();
-    Ok(())
-}
-
-/// Quorum is lost for good right after a write was acknowledged, and there is no snapshot.
-#[test]
-#[ignore = "a part of the soak"]
-fn three_hosts_come_back_from_the_one_that_survived() -> Result<()> {
-    let mut cluster = Cluster::three_all_roles()?;
-    cluster.up();
-    cluster.wait_nodes_ready(3 * MINUTE)?;
-    write(&cluster, "before")?;
-    let before = written(&cluster)?;
-    // The one that survives may lead, and know what is committed, or not.
-    for survivor in ["h3", "h1"] {
-        let lost: Vec<_> = ["h1", "h2", "h3"].into_iter().filter(|name| *name != survivor).collect();
-        put_etcdctl(&cluster, survivor)?;
-        let acknowledged = format!("{ETCDCTL} put /test/acknowledged {survivor}");
-        cluster.host(survivor).ssh(&acknowledged)?;
-        for name in &lost {
-            cluster.host(name).power_cut()?;
-        }
-        reinstalled(&cluster, &lost)?;
-        let recover = ["etcd", "recover", "--from", survivor];
-        let recovered = cluster.bastide(&[&recover, &CONFIRM[..], &["--timings"]].concat())?;
-        succeeds(&recovered, &format!("recovered from {survivor} alone, {lost:?} installed anew"));
-        let seen = cluster.host(survivor).ssh(&format!("{ETCDCTL} get /test/acknowledged --print-value-only"))?;
-        assert_eq!(seen.trim(), survivor);
-        is_as(&cluster, &before)?;
-    }
-
-    // Two hosts are gone for good, and no longer in the file.
-    for name in ["h1", "h3"] {
-        cluster.host(name).power_cut()?;
-    }
-    cluster.file.nodes = vec![Node::all_roles("h2")];
-    cluster.write()?;
-    let recover = ["etcd", "recover", "--from", "h2"];
-    succeeds(&cluster.bastide(&[&recover, &CONFIRM[..]].concat())?, "recovered from h2 alone, which stays alone");
-    assert_eq!(cluster.kubectl(&["get", "nodes", "-o", "name"])?.trim(), "node/h2");
-    is_as(&cluster, &before)
-}
-
-/// Fresh disks at the same addresses.
-fn reinstalled(cluster: &Cluster, hosts: &[&str]) -> Result<()> {
-    for name in hosts {
-        let host = cluster.host(name);
-        host.wipe()?;
-        host.power_on()?;
-    }
-    for name in hosts {
-        cluster.host(name).wait()?;
-    }
-    cluster.write()
-}
-
-#[test]
-#[ignore = "a part of the soak"]
-fn three_hosts_survive_the_loss_of_one_two_or_all_disks() -> Result<()> {
-    let losses: &[&[&str]] = &[&["h2"], &["h1", "h3"], &["h1", "h2", "h3"]];
-    let cluster = Cluster::three_all_roles()?;
-    cluster.up();
-    cluster.wait_nodes_ready(3 * MINUTE)?;
-    write(&cluster, "before")?;
-    let before = written(&cluster)?;
-    let file = snapshot(&cluster, "snapshot.db")?;
-    for lost in losses {
-        write(&cluster, "after")?;
-        reinstalled(&cluster, lost)?;
-        succeeds(&restore(&cluster, &file, &[FOREIGN])?, &format!("the disks of {lost:?} lost"));
-        is_as(&cluster, &before)?;
-    }
-
-    // A dead member is left out, comes back with the old data, is refused, and gets the new.
-    write(&cluster, "after")?;
-    cluster.host("h3").power_cut()?;
-    let without = restore(&cluster, &file, &[FOREIGN, "--without", "h3"])?;
-    assert_eq!(without.code, Some(3), "{without}");
-    cluster.host("h3").power_on()?;
-    cluster.host("h3").wait()?;
-    let refused = cluster.bastide(&["up", "--yes"])?;
-    assert_eq!(refused.code, Some(1), "{refused}");
-    assert!(refused.stderr.contains("h3"), "{refused}");
-    succeeds(&restore(&cluster, &file, &[FOREIGN, "--rejoin"])?, "a member that had been away");
     is_as(&cluster, &before)
 }

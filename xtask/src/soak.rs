@@ -120,7 +120,7 @@ impl Part {
             Self::Patch => of_soak("versions::the_next_patch_and_back"),
             Self::Restore => {
                 let hosts = ["--no-fail-fast", "--test", "e2e", "--", "--ignored", "--test-threads=1"];
-                hosts.into_iter().chain(["restore::", "recurring::"]).collect()
+                hosts.into_iter().chain(["restore::", "losses::", "rejoin::", "recurring::"]).collect()
             }
             Self::Load => of_soak("load::operations_under_a_steady_load"),
             Self::Machine => vec!["--test", "vm"],

@@ -1,6 +1,6 @@
 # etcd's data on this member: exchanged for a database's, or put back. Every step can be cut off; the file `etcd-restore` in
 # $BASE says how far it came: TOKEN PHASE ASIDE, the phase being `aside` (what was here is kept, what lies in its place
-# is the restore's own), `done`, or `returning`.
+# is the restore's own), `done`, `returning`, or `joining` (what lies in its place came from the other members).
 ETCD=/var/lib/etcd
 
 read_restore() {
@@ -149,6 +149,27 @@ restore_etcd() {
     move_member "$new" "$ETCD"
     write_restore "$token" 'done' "$aside"
     rm -rf --one-file-system "$new"
+  done < "$work/lines"
+}
+
+# Room for a member that gets everything from the others. What lies here of another cluster than the token's is kept; what an
+# earlier try left, or a member that was taken out since, is no loss: the others have it.
+clear_etcd() {
+  while read -r at seconds token mark uid gid; do
+    echo "do $at"
+    holding
+    read_restore
+    places "$mark"
+    await_etcd_stopped "$seconds"
+    if [ "$token_here" = "$token" ]; then
+      aside=$aside_here
+      rm -rf "$ETCD/member" 2>"$work/err" || fail failed "cannot remove $ETCD/member" "$work/err"
+    elif [ -d "$ETCD/member" ]; then
+      [ ! -e "$aside/member" ] || fail failed "both $ETCD/member and $aside/member are there"
+      install -d -m 700 -o "$uid" -g "$gid" "$aside" 2>"$work/err" || fail failed "cannot make $aside" "$work/err"
+      move_member "$ETCD" "$aside"
+    fi
+    write_restore "$token" joining "$aside"
   done < "$work/lines"
 }
 

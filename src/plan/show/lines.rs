@@ -73,6 +73,10 @@ fn of_action(action: &Action, replaced: &BTreeSet<&str>, harmless: bool) -> Line
             let mark = EtcdRestore::mark(&restore.token);
             loud(format!("! replace etcd's data (what is there is kept as /var/lib/etcd.before-{mark})"))
         }
+        Action::ClearEtcd { token, .. } => {
+            let mark = EtcdRestore::mark(token);
+            loud(format!("! take etcd's data away (what is there is kept as /var/lib/etcd.before-{mark})"))
+        }
         Action::ReturnEtcd { token } => {
             loud(format!("! put etcd's data back from /var/lib/etcd.before-{}", EtcdRestore::mark(token)))
         }
@@ -113,6 +117,7 @@ impl Tally {
                     | Action::StopUnit { .. }
                     | Action::AwaitGone { .. }
                     | Action::RestoreEtcd(_)
+                    | Action::ClearEtcd { .. }
                     | Action::ReturnEtcd { .. } => {}
                 }
             }

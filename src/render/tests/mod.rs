@@ -3,6 +3,7 @@
 mod audit;
 mod benchmark;
 mod injection;
+mod members;
 mod patience;
 mod programs;
 mod snapshots;

@@ -6,6 +6,7 @@ use super::support::born;
 use super::support::cluster;
 use crate::config::KeyAlgorithm;
 use crate::model::Content;
+use crate::model::HostName;
 use crate::secrets::AuthorityName;
 use crate::secrets::Credential;
 use crate::secrets::Kubeconfig;
@@ -25,6 +26,7 @@ use crate::secrets::unseal_form;
 fn the_document_gives_back_what_was_put_in() {
     let mut secrets = born(&cluster());
     secrets.authorities.get_mut(&AuthorityName::Etcd).unwrap().also_accepted.push("former".to_owned());
+    secrets.etcd.away.insert(HostName::new("h3").unwrap());
     let document = seal_form(&secrets);
     assert_eq!(unseal_form(&document).unwrap(), secrets);
     assert_eq!(seal_form(&unseal_form(&document).unwrap()), document);

@@ -1,0 +1,378 @@
+//! `etcd snapshot restore --rejoin`: a member that a restore went without joins the cluster that was made then.
+//!
+//! It is a stranger to it: what it holds is the old cluster's. So that is taken away and kept, and a learner begins in its place, which
+//! gets everything from the others, as they are now, and its vote once it has it. No snapshot is needed. Until then the API servers do
+//! not know it: an etcd client asks all members that it knows by turns, and one with the old data answers, with errors.
+//!
+//! One host at a time, each a revision; every step may be cut off, and the same command goes on. Where the host whose turn it was is
+//! gone again, the command takes out what was begun for it.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::apply;
+use crate::apply::Locks;
+use crate::apply::Outcome;
+use crate::apply::Report;
+use crate::apply::Stamp;
+use crate::model::Barrier;
+use crate::model::Desired;
+use crate::model::HostName;
+use crate::model::HostRecord;
+use crate::model::LockHolder;
+use crate::model::Observed;
+use crate::model::Plan;
+use crate::ops::Invocation;
+use crate::ops::Local;
+use crate::ops::OpsError;
+use crate::ops::Reached;
+use crate::ops::RestoreOptions;
+use crate::ops::Talk;
+use crate::ops::access;
+use crate::ops::connect::RealHost;
+use crate::ops::kept::Kept;
+use crate::ops::members::Membership;
+use crate::ops::prepare;
+use crate::ops::prepare::Prepared;
+use crate::ops::reach;
+use crate::ops::reach::Errand;
+use crate::ops::remove::agree;
+use crate::ops::restore_run::at_once;
+use crate::ops::restore_run::perform;
+use crate::ops::restored;
+use crate::ops::timings;
+use crate::plan;
+use crate::render;
+use crate::route::restore as way;
+
+/// A member's joining, before anybody said yes.
+struct Job {
+    prepared: Prepared,
+    /// Whose turn it is; none where all are gone again, and what was begun is taken back.
+    host: Option<HostName>,
+    /// Whether its etcd is a member already, with or without a vote: an earlier run was cut off.
+    stands: bool,
+    /// Every etcd host that the restore went without.
+    away: Vec<HostName>,
+    /// What the host is between its old data and its place among the others.
+    joining: Desired,
+}
+
+/// Lets every member join that is back.
+pub(super) async fn rejoin(
+    invocation: &Invocation,
+    options: &RestoreOptions,
+    talk: &Arc<dyn Talk>,
+    cancel: &CancellationToken,
+) -> Result<Reached, OpsError> {
+    loop {
+        let job = Box::pin(begin(invocation, talk)).await?;
+        let more = job.host.is_some() && waiting(&job).count() > 0;
+        let reached = Box::pin(run(job, invocation, options, talk, cancel)).await?;
+        if !more || cancel.is_cancelled() {
+            return Ok(reached);
+        }
+    }
+}
+
+/// Hosts that are back and whose turn comes after this one's.
+fn waiting(job: &Job) -> impl Iterator<Item = &HostName> {
+    let later = job.away.iter().filter(|name| job.host.as_ref() != Some(*name));
+    later.filter(|name| job.prepared.fleet.get(name).is_some())
+}
+
+async fn begin(invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<Job, OpsError> {
+    let local = Local::read(invocation)?;
+    let mut kept = Kept::open(&local.path, &local.cluster, &**talk)?;
+    let history = kept.store()?.history();
+    let open = restored::unfinished(&history);
+    if let Some(open) = open.filter(|open| !restored::is_late(open)) {
+        return Err(restored::refusal(open));
+    }
+    let members: BTreeSet<_> = local.cluster.etcd_members().map(|node| &node.name).collect();
+    let away: Vec<_> = restored::away(&history).into_iter().filter(|name| members.contains(name)).collect();
+    if away.is_empty() {
+        let why = "--rejoin: etcd was not restored without any of its hosts, or all of them have joined since";
+        return Err(OpsError::Impossible(why.to_owned()));
+    }
+    let bundle = local.bundle()?;
+    let fleet = prepare::fleet(&local, invocation, talk).await?;
+    let without = prepare::without(invocation)?;
+    let nothing = || OpsError::NothingBegun { folder: kept.folder.clone() };
+    let birth = kept.secrets.as_ref().map(|secrets| secrets.etcd.clone()).ok_or_else(nothing)?;
+    let mut here: Vec<_> =
+        away.iter().filter(|name| fleet.get(name).is_some() && !without.contains(*name)).cloned().collect();
+    // What a run that was cut off began with comes first: it is no longer among those whom nobody knows.
+    here.sort_by_key(|name| birth.away.contains(name));
+    let host = here.first().cloned();
+    if host.is_none() && open.is_none() {
+        let names: Vec<_> = away.iter().map(ToString::to_string).collect();
+        return Err(OpsError::Impossible(format!("{}: still away", names.join(", "))));
+    }
+    if let Some(secrets) = kept.secrets.as_mut() {
+        secrets.etcd.away = away.iter().filter(|name| host.as_ref() != Some(*name)).cloned().collect();
+    }
+    let mut prepared = prepare::survey(local, kept, None, bundle, fleet, &**talk).await?;
+    let joining = match &host {
+        Some(host) => joining(&mut prepared, host)?,
+        None => prepared.target.desired.clone(),
+    };
+    let mut job = Job { prepared, host, stands: false, away, joining };
+    let seen = job.membership(&birth.members, &**talk).look().await?;
+    Membership::refuses_to_take_out(&seen, &job.away)?;
+    job.stands = seen.iter().any(|member| member.well && member.host.is_some() && member.host == job.host);
+    Ok(job)
+}
+
+/// What `host` is while it joins; what its manifest holds then is among the target's contents afterwards.
+fn joining(prepared: &mut Prepared, host: &HostName) -> Result<Desired, OpsError> {
+    let mut secrets = prepared.target.secrets.clone();
+    secrets.etcd.joining = Some(host.clone());
+    let names = prepare::names(&prepared.observed, prepared.kept.newest.as_ref());
+    let cluster = &prepared.local.cluster;
+    let signers = prepared.kept.signers(cluster, &secrets.cluster)?;
+    let release = prepared.bundle.release();
+    let rendered = render::desired(cluster, &secrets, release, &prepared.local.addons, &names, Some(&signers))?;
+    let others = prepared.target.desired.hosts.keys().filter(|name| *name != host).cloned().collect();
+    let part = way::taking_part(&prepared.target.desired, &others);
+    let joining = way::joining(&part, host, &rendered.desired);
+    let mut blobs = (*prepared.target.blobs).clone();
+    for file in joining.hosts.values().flat_map(|host| host.files.values()) {
+        if let (None, Some(content)) = (blobs.get(&file.digest), rendered.blobs.get(&file.digest)) {
+            blobs.insert(content.clone());
+        }
+    }
+    prepared.target.blobs = Arc::new(blobs);
+    Ok(joining)
+}
+
+impl Job {
+    fn membership<'a>(&'a self, peers: &'a BTreeMap<HostName, String>, talk: &'a dyn Talk) -> Membership<'a> {
+        Membership { doors: &self.prepared.doors, peers, leaving: &self.away, talk }
+    }
+
+    /// Hosts that stay away.
+    fn without(&self) -> BTreeSet<HostName> {
+        self.away.iter().filter(|name| self.host.as_ref() != Some(*name)).cloned().collect()
+    }
+
+    /// The host alone, as the target has it.
+    fn part(&self) -> Desired {
+        let others = |name: &HostName| self.host.as_ref() != Some(name);
+        let others = self.prepared.target.desired.hosts.keys().filter(|name| others(name)).cloned().collect();
+        way::taking_part(&self.prepared.target.desired, &others)
+    }
+
+    fn make_room(&self, host: &HostName) -> Plan {
+        let etcd = &self.prepared.local.cluster.services.etcd;
+        way::clear(host, &self.prepared.target.secrets.etcd.token, (etcd.uid, etcd.gid))
+    }
+
+    /// The three plans that lead to a learner on an empty folder, by their number.
+    fn before_it_joins(&self, host: &HostName, number: usize, observed: &Observed) -> Result<Plan, OpsError> {
+        Ok(match number {
+            0 => way::stop(&self.part(), observed),
+            1 => way::without_cluster(at_once(&self.prepared, &way::bare(&self.part()), observed)?),
+            _ => self.make_room(host),
+        })
+    }
+
+    fn learner(&self, observed: &Observed) -> Result<Plan, OpsError> {
+        Ok(way::without_vote(at_once(&self.prepared, &self.joining, observed)?))
+    }
+
+    fn rest(&self, observed: &Observed) -> Result<Plan, OpsError> {
+        let prepared = &self.prepared;
+        let (local, without) = (&prepared.local.cluster, self.without());
+        prepare::make_plan(local, &prepared.target, observed, &prepared.kept, &prepared.bundle, &without, prepared.now)
+    }
+
+    /// Everything as one plan, each part from what the one before is expected to leave.
+    fn whole(&self) -> Result<Plan, OpsError> {
+        let mut observed = self.prepared.observed.clone();
+        let mut whole = Plan { notes: self.notes(), left_out: self.without(), ..Plan::default() };
+        let mut add = |plan: Plan, observed: &mut Observed| {
+            *observed = plan::predict(observed, &plan);
+            whole.stages.extend(plan.stages);
+        };
+        if let Some(host) = self.host.as_ref().filter(|_| !self.stands) {
+            for number in 0..3 {
+                add(self.before_it_joins(host, number, &observed)?, &mut observed);
+            }
+            add(self.learner(&observed)?, &mut observed);
+            self.predict_record(host, &mut observed);
+        }
+        let rest = self.rest(&observed)?;
+        whole.allowances.clone_from(&rest.allowances);
+        whole.stages.extend(rest.stages);
+        Ok(whole)
+    }
+
+    /// A host that was empty has a record by then, of all that was put there.
+    fn predict_record(&self, host: &HostName, observed: &mut Observed) {
+        let desired = &self.prepared.target.desired;
+        let (Some(seen), Some(revision)) = (observed.hosts.get_mut(host), self.prepared.kept.parent()) else { return };
+        if seen.record.is_some() {
+            return;
+        }
+        let (cluster, cluster_name) = (desired.cluster.clone(), desired.cluster_name.clone());
+        let record = apply::opening(None, &Stamp { cluster, cluster_name, revision, parent: None });
+        let files = seen.files.iter().map(|(path, file)| (path.clone(), file.digest)).collect();
+        seen.record = Some(HostRecord { files, images: seen.images.clone(), ..record });
+    }
+
+    fn notes(&self) -> Vec<String> {
+        if let Some(host) = &self.host {
+            return vec![format!(
+                "{host}: joins etcd as a learner, gets what the others hold, and its vote once it has it; one that gets no further is \
+                 taken out again"
+            )];
+        }
+        let names: Vec<_> = self.away.iter().map(ToString::to_string).collect();
+        vec![format!("{}: does not answer; what was begun for it is taken back", names.join(", "))]
+    }
+
+    fn why(&self) -> String {
+        match &self.host {
+            Some(host) => format!("{host} joins the restored etcd"),
+            None => "a member whose joining was cut off is given up".to_owned(),
+        }
+    }
+}
+
+/// Shows, asks, runs, records.
+async fn run(
+    mut job: Job,
+    invocation: &Invocation,
+    options: &RestoreOptions,
+    talk: &Arc<dyn Talk>,
+    cancel: &CancellationToken,
+) -> Result<Reached, OpsError> {
+    let whole = job.whole()?;
+    talk.show(&plan::text(&whole, plan::Detail::Folded));
+    let name = job.prepared.local.cluster.name.clone();
+    let question = "This changes who belongs to etcd. Type the cluster's name to go on";
+    agree(&name, options.yes, options.cluster.as_deref(), question, &**talk)?;
+
+    let holder = reach::holder(invocation, job.prepared.now)?;
+    let (cluster, keys) = (job.prepared.local.cluster.clone(), job.prepared.target.secrets.clone());
+    let lock = job.prepared.kept.for_writing(&cluster, &keys, false, &holder, &**talk)?;
+    let (members, others) =
+        apply::hosts_to_lock(&job.prepared.target.desired, job.prepared.kept.reached.as_ref(), &whole);
+    let mut locks = Locks::take(&job.prepared.fleet, &members, &others, &holder).await?;
+    let barrier = Barrier { name: restored::LATE.to_owned(), why: job.why() };
+    let errand = Errand { why: job.why(), barrier: Some(barrier), ..Errand::default() };
+    let stamp = reach::begin(&mut job.prepared, invocation, &errand, &lock)?;
+    let without = job.without();
+    // Not onto those that stay away: a record with this revision would say that they were part of it.
+    let taking_part: BTreeSet<_> = members.difference(&without).cloned().collect();
+    let opening = |prepared: &Prepared, name: &HostName| -> Option<HostRecord> {
+        let known = prepared.observed.hosts.get(name)?.record.as_ref()?;
+        Some(apply::opening(Some(known), &stamp))
+    };
+    let handed = reach::hand_out(&job.prepared, &taking_part, &holder, &|name| opening(&job.prepared, name)).await;
+    let outcome = match handed {
+        Ok(()) => steps(&mut job, &stamp, &holder, &mut locks, talk, cancel).await,
+        Err(error) => Err(error),
+    };
+    let prepared = &mut job.prepared;
+    let ended = reach::conclude(prepared, &stamp, &holder, &lock, &taking_part, &without, outcome, talk).await;
+    drop(locks);
+    let (reached, report) = ended?;
+    if options.timings {
+        talk.show(&timings::timings(&report));
+    }
+    access::keep_operator_file(&prepared.local, &prepared.target.secrets, prepared.now, &**talk)?;
+    Ok(reached)
+}
+
+async fn steps(
+    job: &mut Job,
+    stamp: &Stamp,
+    holder: &LockHolder,
+    locks: &mut Locks<RealHost>,
+    talk: &Arc<dyn Talk>,
+    cancel: &CancellationToken,
+) -> Result<Report, OpsError> {
+    let peers = job.prepared.target.secrets.etcd.members.clone();
+    let strangers: Vec<_> = job.without().into_iter().collect();
+    job.membership(&peers, &**talk).take_out_stale(&strangers).await?;
+    if let Some(host) = job.host.clone() {
+        if !job.stands {
+            for number in 0..3 {
+                look(job).await?;
+                let plan = job.before_it_joins(&host, number, &job.prepared.observed)?;
+                perform(&job.prepared, &job.part(), &plan, None, (stamp, holder), locks, talk, cancel).await?;
+            }
+            // Its etcd has stopped and its data are gone. Announced it must be before it starts.
+            job.membership(&peers, &**talk).add_learner(&host).await?;
+        }
+        if let Err(error) = learn(job, &host, &peers, (stamp, holder), locks, talk, cancel).await {
+            if !interrupted(&error) && !cancel.is_cancelled() {
+                talk.warn(&format!("{host} is taken out of etcd again"));
+                if let Err(error) = undo(job, &host, &peers, (stamp, holder), locks, talk, cancel).await {
+                    talk.warn(&error.to_string());
+                }
+            }
+            return Err(error);
+        }
+    }
+    let (observed, plan) = job.prepared.again(&job.without()).await?;
+    job.prepared.observed = observed;
+    let target = job.prepared.target.desired.clone();
+    perform(&job.prepared, &target, &plan, None, (stamp, holder), locks, talk, cancel).await
+}
+
+/// From a learner that was announced to a member with a vote.
+async fn learn(
+    job: &mut Job,
+    host: &HostName,
+    peers: &BTreeMap<HostName, String>,
+    (stamp, holder): (&Stamp, &LockHolder),
+    locks: &mut Locks<RealHost>,
+    talk: &Arc<dyn Talk>,
+    cancel: &CancellationToken,
+) -> Result<(), OpsError> {
+    if !job.stands {
+        look(job).await?;
+        let plan = job.learner(&job.prepared.observed)?;
+        perform(&job.prepared, &job.joining, &plan, None, (stamp, holder), locks, talk, cancel).await?;
+    }
+    let patience = job.prepared.local.cluster.options.deadlines.health;
+    let membership = job.membership(peers, &**talk);
+    tokio::select! {
+        promoted = membership.promote(host, patience) => promoted,
+        () = cancel.cancelled() => Err(OpsError::Impossible(format!("{host}: interrupted before it got its vote; the same command goes on"))),
+    }
+}
+
+/// A learner is promoted or removed; what was removed must not be started again and again.
+async fn undo(
+    job: &mut Job,
+    host: &HostName,
+    peers: &BTreeMap<HostName, String>,
+    (stamp, holder): (&Stamp, &LockHolder),
+    locks: &mut Locks<RealHost>,
+    talk: &Arc<dyn Talk>,
+    cancel: &CancellationToken,
+) -> Result<(), OpsError> {
+    job.membership(peers, &**talk).take_out(host).await?;
+    look(job).await?;
+    let plan = way::stop(&job.part(), &job.prepared.observed);
+    perform(&job.prepared, &job.part(), &plan, None, (stamp, holder), locks, talk, cancel).await.map(drop)
+}
+
+/// Somebody wants it to stop here, or somebody else may be at work.
+fn interrupted(error: &OpsError) -> bool {
+    let OpsError::Stopped(report) = error else { return false };
+    matches!(report.outcome, Outcome::Cancelled | Outcome::LockLost)
+}
+
+async fn look(job: &mut Job) -> Result<(), OpsError> {
+    let scopes = prepare::scopes(&job.part(), None);
+    job.prepared.observed = prepare::look(&job.prepared.fleet, &scopes).await?;
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! Disks, hosts and addresses are lost, and the cluster comes back on what is left.
+
+use std::fs;
+
+use anyhow::Result;
+use bed::Node;
+
+use crate::restore::CONFIRM;
+use crate::restore::ETCDCTL;
+use crate::restore::FOREIGN;
+use crate::restore::MINUTE;
+use crate::restore::is_as;
+use crate::restore::put_etcdctl;
+use crate::restore::restore;
+use crate::restore::snapshot;
+use crate::restore::succeeds;
+use crate::restore::write;
+use crate::restore::written;
+use crate::support::Cluster;
+
+/// All that is left is a snapshot, the identity and cluster.yml; the host is another one, at another address.
+#[test]
+#[ignore = "a part of the soak"]
+fn a_snapshot_and_the_identity_give_the_cluster_back_on_a_new_host_at_a_new_address() -> Result<()> {
+    let mut cluster = Cluster::of(vec![Node::all_roles("h1"), Node::all_roles("h2")])?;
+    cluster.file.nodes = vec![Node::all_roles("h1")];
+    cluster.write()?;
+    cluster.up();
+    cluster.wait_nodes_ready(3 * MINUTE)?;
+    write(&cluster, "before")?;
+    let before = written(&cluster)?;
+    succeeds(&cluster.bastide(&["etcd", "snapshot", "save", "--name", "kept", "--local", "."])?, "saved");
+    write(&cluster, "after")?;
+    cluster.host("h1").power_cut()?;
+    fs::remove_dir_all(cluster.folder().join("cluster.bastide"))?;
+    cluster.file.nodes = vec![Node::all_roles("h2")];
+    cluster.write()?;
+    let restored = restore(&cluster, cluster.folder().join("kept.snapshot"), &["--timings"])?;
+    succeeds(&restored, "on a new host at a new address, from snapshot and identity");
+    is_as(&cluster, &before)?;
+    assert_eq!(cluster.kubectl(&["get", "nodes", "-o", "name"])?.trim(), "node/h2");
+    succeeds(&cluster.bastide(&["state", "check"])?, "the state is whole");
+
+    // Back at the other address, under the same name, with the state folder.
+    reinstalled(&cluster, &["h1"])?;
+    cluster.host("h2").power_cut()?;
+    cluster.file.nodes = vec![Node { name: "h2".to_owned(), ..Node::all_roles("h1") }];
+    cluster.write()?;
+    let restored = restore(&cluster, cluster.folder().join("kept.snapshot"), &[])?;
+    succeeds(&restored, "the same name at a new address");
+    let ready = "jsonpath={.status.nodeInfo.bootID}{.status.conditions[?(@.type==\"Ready\")].status}";
+    let want = format!("{}True", cluster.host("h1").boot_id()?);
+    cluster.kubectl_until(&["get", "node", "h2", "-o", ready], 3 * MINUTE, |text| text == want)?;
+    assert_eq!(written(&cluster)?, before);
+    cluster.wait_pods_ready(5 * MINUTE)?;
+    cluster.assert_plans_nothing();
+    Ok(())
+}
+
+/// Quorum is lost for good right after a write was acknowledged, and there is no snapshot.
+#[test]
+#[ignore = "a part of the soak"]
+fn three_hosts_come_back_from_the_one_that_survived() -> Result<()> {
+    let mut cluster = Cluster::three_all_roles()?;
+    cluster.up();
+    cluster.wait_nodes_ready(3 * MINUTE)?;
+    write(&cluster, "before")?;
+    let before = written(&cluster)?;
+    // The one that survives may lead, and know what is committed, or not.
+    for survivor in ["h3", "h1"] {
+        let lost: Vec<_> = ["h1", "h2", "h3"].into_iter().filter(|name| *name != survivor).collect();
+        put_etcdctl(&cluster, survivor)?;
+        let acknowledged = format!("{ETCDCTL} put /test/acknowledged {survivor}");
+        cluster.host(survivor).ssh(&acknowledged)?;
+        for name in &lost {
+            cluster.host(name).power_cut()?;
+        }
+        reinstalled(&cluster, &lost)?;
+        let recover = ["etcd", "recover", "--from", survivor];
+        let recovered = cluster.bastide(&[&recover, &CONFIRM[..], &["--timings"]].concat())?;
+        succeeds(&recovered, &format!("recovered from {survivor} alone, {lost:?} installed anew"));
+        let seen = cluster.host(survivor).ssh(&format!("{ETCDCTL} get /test/acknowledged --print-value-only"))?;
+        assert_eq!(seen.trim(), survivor);
+        is_as(&cluster, &before)?;
+    }
+
+    // Two hosts are gone for good, and no longer in the file.
+    for name in ["h1", "h3"] {
+        cluster.host(name).power_cut()?;
+    }
+    cluster.file.nodes = vec![Node::all_roles("h2")];
+    cluster.write()?;
+    let recover = ["etcd", "recover", "--from", "h2"];
+    succeeds(&cluster.bastide(&[&recover, &CONFIRM[..]].concat())?, "recovered from h2 alone, which stays alone");
+    assert_eq!(cluster.kubectl(&["get", "nodes", "-o", "name"])?.trim(), "node/h2");
+    is_as(&cluster, &before)
+}
+
+/// Fresh disks at the same addresses.
+pub(crate) fn reinstalled(cluster: &Cluster, hosts: &[&str]) -> Result<()> {
+    for name in hosts {
+        let host = cluster.host(name);
+        host.wipe()?;
+        host.power_on()?;
+    }
+    for name in hosts {
+        cluster.host(name).wait()?;
+    }
+    cluster.write()
+}
+
+#[test]
+#[ignore = "a part of the soak"]
+fn three_hosts_survive_the_loss_of_one_two_or_all_disks() -> Result<()> {
+    let losses: &[&[&str]] = &[&["h2"], &["h1", "h3"], &["h1", "h2", "h3"]];
+    let cluster = Cluster::three_all_roles()?;
+    cluster.up();
+    cluster.wait_nodes_ready(3 * MINUTE)?;
+    write(&cluster, "before")?;
+    let before = written(&cluster)?;
+    let file = snapshot(&cluster, "snapshot.db")?;
+    for lost in losses {
+        write(&cluster, "after")?;
+        reinstalled(&cluster, lost)?;
+        succeeds(&restore(&cluster, &file, &[FOREIGN])?, &format!("the disks of {lost:?} lost"));
+        is_as(&cluster, &before)?;
+    }
+    Ok(())
+}
