@@ -251,6 +251,7 @@ fn of_three_hosts_one_takes_it_and_another_steps_in() -> Result<()> {
     hosts[first].power_on()?;
     hosts[first].wait()?;
     cluster.wait_nodes_ready(3 * MINUTE)?;
+    cluster.wait_pods_ready(3 * MINUTE)?;
     let listed = cluster.bastide(&["etcd", "snapshot", "list", "--output", "json"])?;
     let rows: Value = serde_json::from_str(&listed.stdout)?;
     let rows = rows["snapshots"].as_array().context("no rows")?;
