@@ -153,6 +153,9 @@ fn hints(error: &OpsError) -> Vec<String> {
                 hosts.iter().map(|host| format!("--without {host}")).collect::<Vec<_>>().join(" ")
             ),
         ],
+        OpsError::KeysOfThen { .. } => hint(
+            "write into cluster.yml what encrypted then (`bastide.encryption` with its plugin, or RKE's `custom_config` with its keys) and run the same command; `bastide up` goes on to another one afterwards",
+        ),
         OpsError::NeverCaughtUp { .. } => hint(
             "etcd's log on that host says why (`crictl logs`), and so may the leader's; the same command tries it again",
         ),

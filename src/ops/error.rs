@@ -298,6 +298,14 @@ pub enum OpsError {
         /// `host: why`.
         reasons: Vec<String>,
     },
+    /// A snapshot that nobody could read.
+    #[error("{snapshot}: holds what the API servers could not read with the encryption configuration that they would get:\n{}", keys.join("\n"))]
+    KeysOfThen {
+        /// Which.
+        snapshot: String,
+        /// `resource: key`.
+        keys: Vec<String>,
+    },
     /// Objects that only a key can read that was to be dropped.
     #[error("{count} objects still need an encryption key that was to be dropped, and no key was dropped:\n{}", some.join("\n"))]
     KeyNeeded {

@@ -175,7 +175,10 @@ async fn begin(
     // Whom the restore began without is none of the new cluster's members, though it may answer by now.
     without.extend(birth.away.iter().cloned());
     let token = birth.token.clone();
-    let prepared = prepare::survey(local, kept, None, bundle, fleet, &**talk).await?;
+    let mut prepared = prepare::survey(local, kept, None, bundle, fleet, &**talk).await?;
+    if let Some(source) = &origin.source {
+        origin.notes.extend(encryption::read_by_target(&mut prepared, source)?);
+    }
     let left_out = seats::left_out(&prepared.target.desired, &prepared.observed, &without)?;
     let seats = Seats { away: left_out.clone(), left_out };
     let mut last = None;

@@ -68,6 +68,22 @@ pub fn drops_keys(now: &Content, goal: &Content) -> bool {
     resources.iter().any(|resource| !dropped_keys(&had, &target, resource).is_empty())
 }
 
+/// The keys with which API servers that have `then` may have written something that those with `now` cannot read, by resource; none
+/// where one of them cannot be read. What only ever reads clear text is no key: with it nothing was written.
+pub fn unreadable(then: &Content, now: &Content) -> Option<Vec<(String, KeyLabel)>> {
+    let rules = |content: &Content| content.expose_text().and_then(super::key_walk::read);
+    let (then, now) = (rules(then)?, rules(now)?);
+    let clear = super::key_walk::Reader::clear();
+    let mut missing = Vec::new();
+    for resource in resources_of(then.iter().chain(&now)) {
+        let readers = keys_for(&now, &resource, &clear);
+        let wrote = keys_for(&then, &resource, &clear);
+        let lost = wrote.iter().enumerate().filter(|(at, key)| (*at == 0 || **key != clear) && !readers.contains(key));
+        missing.extend(lost.map(|(_, key)| (resource.clone(), key.label())));
+    }
+    Some(missing)
+}
+
 /// What an `EncryptionConfiguration` says, without its keys' bytes; none where it cannot be read.
 pub fn key_rules(text: &str) -> Option<Vec<KeyRule>> {
     let rules = super::key_walk::read(text)?;
@@ -87,6 +103,7 @@ mod tests {
     use super::key_rules_fit;
     use super::keys_for;
     use super::resources_of;
+    use super::unreadable;
     use crate::model::Content;
     use crate::secrets::EncryptionKey;
     use crate::secrets::KeyLabel;
@@ -163,5 +180,37 @@ mod tests {
         let of = |resource: &str| keys_for(&rules, resource, &KeyLabel::clear())[0].name.clone();
         assert_eq!(["secrets", "deployments.apps", "*.apps", "pods", "*."].map(of), ["a", "b", "b", "c", "c"]);
         assert_eq!(resources_of(&rules), ["deployments.apps", "secrets", "*.apps", "*.*"]);
+    }
+
+    #[test]
+    fn what_was_written_then_and_cannot_be_read_now_is_named() {
+        let own = |keys: &[EncryptionKey]| crate::render::encryption_file(keys).unwrap();
+        let part = |resources: &str, providers: &str| format!("{{resources: [{resources}], providers: [{providers}]}}");
+        let file = |parts: &[String]| {
+            let kind = "apiVersion: apiserver.config.k8s.io/v1, kind: EncryptionConfiguration";
+            Content::new(format!("{{{kind}, resources: [{}]}}", parts.join(", ")))
+        };
+        let kms = "kms: {apiVersion: v2, name: vault, endpoint: 'unix:///run/kms.sock'}";
+        let (one, two) = (key("key-1"), key("key-2"));
+        let named = |then: &Content, now: &Content| -> Vec<String> {
+            unreadable(then, now).unwrap().iter().map(|(resource, key)| format!("{resource} {key}")).collect()
+        };
+        let today = own(std::slice::from_ref(&one));
+        let plugin = file(&[part("secrets", &format!("{{{kms}}}, {{identity: {{}}}}"))]);
+        assert_eq!(named(&plugin, &today), ["secrets kms:vault"], "clear text was only read");
+        assert!(named(&plugin, &plugin).is_empty());
+        let both =
+            file(&[part("secrets", &format!("{{secretbox: {{keys: [{{name: key-9, secret: AA==}}]}}}}, {{{kms}}}"))]);
+        assert!(named(&plugin, &both).is_empty(), "a plugin that reads is enough");
+        assert_eq!(named(&both, &plugin), ["secrets secretbox:key-9"]);
+        assert!(named(&today, &own(&[two.clone(), one.clone()])).is_empty());
+        assert_eq!(named(&own(&[two, one.clone()]), &today), ["secrets secretbox:key-2"]);
+        let other_bytes = EncryptionKey { key: Content::new("other"), ..one };
+        assert_eq!(named(&own(std::slice::from_ref(&other_bytes)), &today), ["secrets secretbox:key-1"], "of one name");
+        let wider = file(&[part("'*.*'", &format!("{{{kms}}}"))]);
+        assert_eq!(named(&wider, &plugin), ["*.* kms:vault"]);
+        let nothing = file(&[part("configmaps", "{identity: {}}")]);
+        assert_eq!(named(&nothing, &today), ["secrets identity"], "they were written in clear");
+        assert_eq!(unreadable(&Content::new("no"), &plugin), None);
     }
 }

@@ -25,7 +25,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    fn clear() -> Self {
+    pub(super) fn clear() -> Self {
         Self { provider: "identity".to_owned(), settings: json!({}) }
     }
 

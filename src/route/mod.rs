@@ -33,6 +33,7 @@ pub use key_rules::key_rules;
 pub use key_rules::key_rules_fit;
 pub use key_rules::keys_for;
 pub use key_rules::resources_of;
+pub use key_rules::unreadable;
 pub use key_walk::NoWalk;
 pub use key_walk::WalkLeg;
 pub use key_walk::next_configuration;

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::model::Blobs;
 use crate::model::ClusterId;
 use crate::model::Content;
+use crate::model::Desired;
 use crate::model::Digest;
 use crate::model::LockHolder;
 use crate::model::Revision;
@@ -189,11 +191,15 @@ pub fn recover(
 
 /// The secrets' documents of all revisions whose contents are in `copy`, oldest first.
 pub fn secrets_of(copy: &Content, identity: &Identity) -> Result<Vec<Content>, StoreError> {
+    Ok(contents_of(copy, identity)?.into_iter().map(|(_, _, secrets)| secrets).collect())
+}
+
+/// Targets, contents and secrets' documents of all revisions whose contents are in `copy`, oldest first.
+pub fn contents_of(copy: &Content, identity: &Identity) -> Result<Vec<(Desired, Blobs, Content)>, StoreError> {
     let (_, plain) = open(COPY, copy, identity)?;
     let damaged = || broken("it cannot be read");
     let (carried, contents): (Carried, BTreeMap<Digest, Content>) = pack::unpack(plain.expose()).ok_or_else(damaged)?;
-    let forms = carried.kept.iter().map(|index| index.assemble(&contents).map(|(_, _, secrets)| secrets));
-    forms.collect::<Option<_>>().ok_or_else(damaged)
+    carried.kept.iter().map(|index| index.assemble(&contents)).collect::<Option<_>>().ok_or_else(damaged)
 }
 
 /// The folder's own manifest where it is intact and the copy goes beyond it.

@@ -25,6 +25,7 @@ mod tests;
 
 pub use copy::Head;
 pub use copy::Trust;
+pub use copy::contents_of;
 pub use copy::head;
 pub use copy::recover;
 pub use copy::restore_identity;

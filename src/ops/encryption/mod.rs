@@ -19,6 +19,7 @@ pub use status::ServerKeys;
 pub use status::StoredObjects;
 pub use status::encryption_status;
 pub(super) use then::read_as_then;
+pub(super) use then::read_by_target;
 pub(super) use toward::Ahead;
 pub(super) use toward::ahead;
 pub(super) use toward::hold;

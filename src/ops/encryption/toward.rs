@@ -35,12 +35,12 @@ use crate::secrets::EncryptionProvider;
 use crate::store::StoreError;
 
 /// What API servers are given by a target; none where it has none.
-fn configuration(desired: &Desired, blobs: &Blobs) -> Option<Content> {
+pub(super) fn configuration(desired: &Desired, blobs: &Blobs) -> Option<Content> {
     blobs.get(wanted(desired).values().next()?).cloned()
 }
 
 /// Puts `content` in the place of what API servers would be given.
-fn give(target: &mut Target, content: &Content) {
+pub(super) fn give(target: &mut Target, content: &Content) {
     let mut blobs = (*target.blobs).clone();
     let old: BTreeSet<Digest> = wanted(&target.desired).into_values().collect();
     let digest = blobs.insert(content.clone());
@@ -102,7 +102,7 @@ fn step(now: &Content, goal: &Content) -> Result<(WalkLeg, Content), OpsError> {
 }
 
 /// A plugin that API servers speak to runs beside each of them for as long as they do.
-fn plugin_is_there(target: &Target) -> Result<(), OpsError> {
+pub(super) fn plugin_is_there(target: &Target) -> Result<(), OpsError> {
     let Some(configuration) = configuration(&target.desired, &target.blobs) else { return Ok(()) };
     let ours = |endpoint: &str| endpoint.strip_prefix("unix://").is_some_and(|path| path.starts_with(KMS_FOLDER));
     let needed = route::plugins(&configuration).into_iter().find(|(_, endpoint)| ours(endpoint));
