@@ -23,9 +23,6 @@ impl<T> Measured<T> {
     pub(super) fn part(&self) -> Part {
         Part { size: self.size, digest: Digest(self.hash.clone().finalize().into()) }
     }
-    pub(super) fn size(&self) -> u64 {
-        self.size
-    }
     pub(super) fn into_inner(self) -> T {
         self.inner
     }
@@ -54,9 +51,12 @@ impl<R: Read> Read for Measured<R> {
     }
 }
 
-/// Checks etcd's own SHA-256, which is the last 32 bytes of its stream and covers all others.
+/// Counts and digests etcd's stream, and checks its own SHA-256, which is the last 32 bytes and covers all others: so one digest
+/// does for both.
 #[derive(Default)]
 pub(super) struct Trailer {
+    size: u64,
+    /// Of everything but `last`.
     hash: sha2::Sha256,
     /// The last bytes so far, which may be the digest: at most 32.
     last: Vec<u8>,
@@ -67,6 +67,7 @@ const DIGEST: usize = 32;
 
 impl Trailer {
     pub(super) fn passed(&mut self, bytes: &[u8]) {
+        self.size += bytes.len() as u64;
         if let Some((before, last)) = bytes.len().checked_sub(DIGEST).map(|at| bytes.split_at(at)) {
             self.hash.update(&self.last);
             self.hash.update(before);
@@ -78,6 +79,14 @@ impl Trailer {
         self.hash.update(&self.last[..surplus]);
         self.last.drain(..surplus);
         self.last.extend_from_slice(bytes);
+    }
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+    /// What passed so far, its last 32 bytes among it.
+    pub(super) fn part(&self) -> Part {
+        let whole = self.hash.clone().chain_update(&self.last);
+        Part { size: self.size, digest: Digest(whole.finalize().into()) }
     }
     pub(super) fn fits(self) -> bool {
         self.last.len() == DIGEST && self.hash.finalize()[..] == self.last[..]

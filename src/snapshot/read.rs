@@ -108,7 +108,7 @@ impl<R: Read + Seek> Snapshot<R> {
                 Closed::Foreign => SnapshotError::WrongIdentity,
                 Closed::Damaged => SnapshotError::Damaged("its seal is broken"),
             })?;
-        let mut database = Measured::new(DeflateDecoder::new_with_buf(opened, vec![0; BUFFER]));
+        let mut database = DeflateDecoder::new_with_buf(opened, vec![0; BUFFER]);
         let mut trailer = Trailer::default();
         let mut buffer = vec![0; BUFFER];
         loop {
@@ -118,15 +118,15 @@ impl<R: Read + Seek> Snapshot<R> {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(_) => return Err(SnapshotError::Damaged("its database cannot be unsealed")),
             };
-            if database.size() > manifest.database.size {
+            trailer.passed(&buffer[..count]);
+            if trailer.size() > manifest.database.size {
                 return Err(SnapshotError::Damaged("its database is longer than it was"));
             }
-            trailer.passed(&buffer[..count]);
             output.write_all(&buffer[..count]).map_err(SnapshotError::io("writing the database"))?;
         }
-        let found = database.part();
+        let found = trailer.part();
         // The deflated stream knows its end; the seal's own end, which says that nothing was cut off, comes after it.
-        let mut opened = database.into_inner().into_inner();
+        let mut opened = database.into_inner();
         let rest = std::io::copy(&mut opened, &mut std::io::sink());
         if !matches!(rest, Ok(0)) {
             return Err(SnapshotError::Damaged("its database has no end"));

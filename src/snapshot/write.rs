@@ -2,7 +2,6 @@
 
 use std::io::Write;
 
-use age::stream::StreamWriter;
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
 
@@ -20,6 +19,7 @@ use crate::snapshot::SnapshotError;
 use crate::snapshot::measure::Measured;
 use crate::snapshot::measure::Trailer;
 use crate::store::Recipients;
+use crate::store::Sealer;
 use crate::store::Signs;
 
 pub(super) const MAGIC: &[u8] = b"bastide-snapshot-1\n";
@@ -57,7 +57,7 @@ pub struct Facts {
 /// Takes etcd's stream by [`Write`] and writes the file behind it. What was not finished is no snapshot.
 pub struct Writer<W: Write> {
     state: Part,
-    database: Measured<DeflateEncoder<StreamWriter<Measured<W>>>>,
+    database: DeflateEncoder<Sealer<Measured<W>>>,
     trailer: Trailer,
 }
 
@@ -73,23 +73,23 @@ impl<W: Write> Writer<W> {
         let sealed = recipients.sealing(Measured::new(output))?;
         // Ciphertext does not compress, so this comes first. Level 1: a network is rarely faster, and level 6 takes thrice the
         // time for a tenth of the size.
-        let database = Measured::new(DeflateEncoder::new(sealed, Compression::fast()));
+        let database = DeflateEncoder::new(sealed, Compression::fast());
         Ok(Self { state: part, database, trailer: Trailer::default() })
     }
 
     /// Bytes of the database so far.
     pub fn taken(&self) -> u64 {
-        self.database.size()
+        self.trailer.size()
     }
 
     /// Checks that the stream came whole, and ends the file with its signed manifest.
     pub fn finish(self, facts: Facts, key: &dyn Signs) -> Result<(Manifest, W), SnapshotError> {
+        let database = self.trailer.part();
         if !self.trailer.fits() {
             return Err(SnapshotError::Stream("its SHA-256 does not fit"));
         }
         let writing = SnapshotError::io("writing the snapshot");
-        let database = self.database.part();
-        let sealed = self.database.into_inner().finish().and_then(StreamWriter::finish).map_err(&writing)?;
+        let sealed = self.database.finish().and_then(Sealer::finish).map_err(&writing)?;
         let manifest = Manifest {
             schema: Manifest::SCHEMA,
             cluster: facts.cluster,

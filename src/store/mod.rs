@@ -18,6 +18,7 @@ mod plugin;
 mod prune;
 mod rekey;
 mod seal;
+mod sealer;
 mod signer;
 mod takeover;
 #[cfg(test)]
@@ -68,6 +69,7 @@ pub use seal::Unsigned;
 pub use seal::sign;
 pub use seal::unverified;
 pub use seal::verified;
+pub use sealer::Sealer;
 pub use signer::HostKey;
 pub use signer::Signs;
 pub use takeover::set_aside;

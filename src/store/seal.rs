@@ -20,6 +20,7 @@ use crate::model::Content;
 use crate::model::Digest;
 use crate::store::Identity;
 use crate::store::PluginTalk;
+use crate::store::Sealer;
 use crate::store::Signs;
 use crate::store::StoreError;
 use crate::store::plugin;
@@ -83,14 +84,20 @@ impl Recipients {
 
     /// A writer that encrypts to these alone while it is written to, in constant memory. Its `finish` must be called: what
     /// was not finished cannot be opened.
-    pub fn sealing<W: Write>(&self, output: W) -> Result<age::stream::StreamWriter<W>, StoreError> {
-        let failed = |_| StoreError::Crypto("sealing");
-        let encryptor = self.encryptor(None)?;
-        encryptor.wrap_output(output).map_err(failed)
+    pub fn sealing<W: Write>(&self, output: W) -> Result<Sealer<W>, StoreError> {
+        self.each(None, |all| Sealer::begin(all, output))
     }
 
     /// To `own`, where there is one, and all of these.
     fn encryptor(&self, own: Option<&dyn age::Recipient>) -> Result<age::Encryptor, StoreError> {
+        self.each(own, |all| age::Encryptor::with_recipients(all))
+    }
+
+    fn each<T>(
+        &self,
+        own: Option<&dyn age::Recipient>,
+        work: impl FnOnce(&mut dyn Iterator<Item = &dyn age::Recipient>) -> Result<T, age::EncryptError>,
+    ) -> Result<T, StoreError> {
         let plugins = self.parsed.iter().filter_map(|one| match one {
             Parsed::Own(_) => None,
             Parsed::Plugin(recipient) => Some(plugin::sealer(recipient)),
@@ -100,8 +107,8 @@ impl Recipients {
             Parsed::Own(recipient) => Some(recipient.as_ref() as &dyn age::Recipient),
             Parsed::Plugin(_) => None,
         });
-        let all = own.into_iter().chain(ours).chain(plugins.iter().map(AsRef::as_ref));
-        age::Encryptor::with_recipients(all).map_err(plugin::sealing)
+        let mut all = own.into_iter().chain(ours).chain(plugins.iter().map(AsRef::as_ref));
+        work(&mut all).map_err(plugin::sealing)
     }
 
     /// As they were given.
