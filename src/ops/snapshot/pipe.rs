@@ -11,9 +11,11 @@ use std::sync::PoisonError;
 use sha2::Digest as _;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::bucket::Bucket;
 use crate::host::Host as _;
+use crate::model::Content;
 use crate::model::Digest;
 use crate::model::RemotePath;
 use crate::model::SnapshotName;
@@ -181,14 +183,17 @@ pub(in crate::ops) enum Door {
 }
 
 impl Door {
-    async fn read(&self, offset: u64, length: u64) -> std::io::Result<Vec<u8>> {
-        match self {
+    async fn read(self, offset: u64, length: u64) -> std::io::Result<Content> {
+        let block = match &self {
             Self::Host(host, folder, file) => {
-                let block = host.read_snapshot(folder, file, offset, length).await;
-                block.map(|block| block.expose().to_vec()).map_err(std::io::Error::other)
+                host.read_snapshot(folder, file, offset, length).await.map_err(std::io::Error::other)
             }
-            Self::Bucket(bucket, name) => bucket.read(name, offset, length).await.map_err(std::io::Error::other),
-        }
+            Self::Bucket(bucket, name) => {
+                bucket.read(name, offset, length).await.map(Content::new).map_err(std::io::Error::other)
+            }
+        };
+        let shorter = || std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the file has become shorter");
+        block.and_then(|block| if block.len() as u64 == length { Ok(block) } else { Err(shorter()) })
     }
 
     /// For people.
@@ -201,21 +206,49 @@ impl Door {
 }
 
 /// A snapshot that is elsewhere, read block by block. Only for threads that may block.
-#[derive(Clone)]
 pub(in crate::ops) struct Remote {
     pub(super) door: Door,
     size: u64,
     runtime: Handle,
     at: u64,
-    block: Vec<u8>,
+    block: Content,
     /// Where the block begins.
     from: u64,
+    /// The block after it, where whoever reads goes through the file from one to the next: a round trip is not waited for then.
+    ahead: Option<(u64, AbortOnDropHandle<std::io::Result<Content>>)>,
 }
 
 impl Remote {
     /// The file of this size. Runs on `runtime` while the caller's thread waits.
     pub(in crate::ops) fn new(door: Door, size: u64, runtime: Handle) -> Self {
-        Self { door, size, runtime, at: 0, block: Vec::new(), from: 0 }
+        Self { door, size, runtime, at: 0, block: Content::new(Vec::new()), from: 0, ahead: None }
+    }
+
+    /// The block at `at` takes the place of the one that is there.
+    fn fetch(&mut self) -> std::io::Result<()> {
+        let at = self.at;
+        let length = |from: u64| BLOCK.min(self.size - from);
+        let goes_on = !self.block.is_empty() && at == self.from + self.block.len() as u64;
+        // Not both at once.
+        self.block = Content::new(Vec::new());
+        let block = match self.ahead.take().filter(|(from, _)| *from == at) {
+            Some((_, ahead)) => self.runtime.block_on(ahead).map_err(std::io::Error::other)??,
+            None => self.runtime.block_on(self.door.clone().read(at, length(at)))?,
+        };
+        let next = at + block.len() as u64;
+        if goes_on && next < self.size {
+            let reading = self.runtime.spawn(self.door.clone().read(next, length(next)));
+            self.ahead = Some((next, AbortOnDropHandle::new(reading)));
+        }
+        (self.block, self.from) = (block, at);
+        Ok(())
+    }
+}
+
+/// Reads for itself.
+impl Clone for Remote {
+    fn clone(&self) -> Self {
+        Self { at: self.at, ..Self::new(self.door.clone(), self.size, self.runtime.clone()) }
     }
 }
 
@@ -225,17 +258,11 @@ impl Read for Remote {
             return Ok(0);
         }
         if self.at < self.from || self.at >= self.from + self.block.len() as u64 {
-            let length = BLOCK.min(self.size - self.at);
-            let block = self.runtime.block_on(self.door.read(self.at, length))?;
-            if block.len() as u64 != length {
-                return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the file has become shorter"));
-            }
-            self.block = block;
-            self.from = self.at;
+            self.fetch()?;
         }
         let start = usize::try_from(self.at - self.from).unwrap_or_default();
         let count = bytes.len().min(self.block.len() - start);
-        bytes[..count].copy_from_slice(&self.block[start..start + count]);
+        bytes[..count].copy_from_slice(&self.block.expose()[start..start + count]);
         self.at += count as u64;
         Ok(count)
     }
