@@ -72,7 +72,8 @@ impl PrivateFile {
     fn hidden(path: &Path, prefix: &str, suffix: &str) -> Result<Self, StoreError> {
         let failed = |error: &std::io::Error| StoreError::io(path, "writing", error);
         if path.exists() {
-            return Err(failed(&std::io::ErrorKind::AlreadyExists.into()));
+            let reason = "a file of this name is there already".to_owned();
+            return Err(StoreError::Io { path: path.to_owned(), doing: "writing", reason });
         }
         let file = tempfile::Builder::new()
             .prefix(prefix)

@@ -51,6 +51,10 @@ pub(crate) enum Part {
     Patch,
     /// etcd restored on one and on three hosts, disks lost, hosts away, cut off at every kind of step
     Restore,
+    /// A snapshot saved and restored on one host: the run killed, and the host's power cut, at every point
+    Snapshots,
+    /// The same as snapshots, on three hosts
+    SnapshotsThree,
     /// Every operation on three control planes and two workers under a steady load, and back
     Load,
     /// One stock virtual machine, emulated
@@ -122,6 +126,8 @@ impl Part {
                 let hosts = ["--no-fail-fast", "--test", "e2e", "--", "--ignored", "--test-threads=1"];
                 hosts.into_iter().chain(["restore::", "losses::", "rejoin::", "recurring::"]).collect()
             }
+            Self::Snapshots => of_soak("soak::snapshots_of_one_host"),
+            Self::SnapshotsThree => of_soak("soak::snapshots_of_three_hosts"),
             Self::Load => of_soak("load::operations_under_a_steady_load"),
             Self::Machine => vec!["--test", "vm"],
         }
@@ -254,6 +260,8 @@ were run (`--minutes` bounds a part; the seed gives the order, one of every kind
 promised* means, for a kill: the next `bastide up` finished what the killed one began, `bastide plan` then planned nothing, and
 no file was left half written. For a change (`changes`): the same command went on to the target of the run that died, or `rollback`
 from another copy of the state led to every file's digest of before; `bastide plan` and `diff --live` then found nothing.
+For a save of a snapshot: nothing half is listed, and the same command works. For a restore: the same
+command went on to its end, or `--abort` put the old data back, and every object was as it had to be.
 ";
 
 fn section(part: Part, outcome: &Outcome, commit: &str, date: &str, seed: u64) -> String {

@@ -14,9 +14,14 @@ pub(crate) enum Kind {
     Pod,
     Gate,
     Object,
+    Removal,
+    Stop,
+    Data,
+    Stream,
 }
 
 impl Kind {
+    /// What a fresh `up` has.
     pub(crate) const ALL: [Self; 9] = [
         Self::User,
         Self::Folder,
@@ -38,6 +43,10 @@ impl Kind {
             () if begins("reloads systemd") => Some(Self::Reload),
             () if begins("starts ") || begins("restarts ") => Some(Self::Unit),
             () if begins("imports ") => Some(Self::Image),
+            () if begins("removes ") => Some(Self::Removal),
+            () if begins("waits until ") => Some(Self::Stop),
+            () if begins("restores etcd's data") || begins("puts ") => Some(Self::Data),
+            () if begins("taking snapshot ") || begins("verifying ") => Some(Self::Stream),
             () if begins("waits for ") && (message.contains(": ") || message.contains("workloads")) => Some(Self::Gate),
             () if begins("waits for ") => Some(Self::Pod),
             () if begins("applies ") || begins("labels node ") => Some(Self::Object),
@@ -55,9 +64,11 @@ pub(crate) enum Local {
     Pack,
     Journal,
     Kubeconfig,
+    Snapshot,
 }
 
 impl Local {
+    /// What a fresh `up` has.
     pub(crate) const ALL: [Self; 6] =
         [Self::Identity, Self::Lock, Self::Manifest, Self::Pack, Self::Journal, Self::Kubeconfig];
 
@@ -65,6 +76,7 @@ impl Local {
     pub(crate) fn of(call: &str) -> Option<Self> {
         match () {
             () if call.contains("/config/") => Some(Self::Identity),
+            () if call.contains("/kept-here") => Some(Self::Snapshot),
             () if call.contains("kube_config_") => Some(Self::Kubeconfig),
             () if call.contains("journal") => Some(Self::Journal),
             () if call.contains("/sealed") => Some(Self::Pack),
@@ -88,16 +100,19 @@ pub(crate) enum Inside {
     Reload,
     Unit,
     Image,
+    Snapshot,
+    Data,
 }
 
 impl Inside {
     /// The programs by which they are done.
-    pub(crate) const PROGRAMS: [&str; 13] = [
+    pub(crate) const PROGRAMS: [&str; 14] = [
         "chmod",
         "chown",
         "cp",
         "groupadd",
         "install",
+        "ln",
         "mkdir",
         "mv",
         "rm",
@@ -122,10 +137,12 @@ impl Inside {
             Self::Reload => "systemctl daemon-reload",
             Self::Unit => "timeout *systemctl *",
             Self::Image => "timeout *images import*",
+            Self::Snapshot => "ln */snapshots/*",
+            Self::Data => "mv */var/lib/etcd*",
         }
     }
 
-    /// All of them, as one run comes by them.
+    /// All that a fresh `up` has, as one run comes by them.
     pub(crate) const ALL: [Self; 10] = [
         Self::Lock,
         Self::Seal,
@@ -144,6 +161,9 @@ impl Inside {
         let (program, arguments) = call.split_once(' ').unwrap_or((call, ""));
         let names = |words: &str| arguments.contains(words);
         match program {
+            _ if names("/snapshots/.") => Some(Self::Snapshot),
+            "sync" if names("/var/lib/bastide/snapshots") => Some(Self::Snapshot),
+            _ if names("/var/lib/etcd.") || names("/var/lib/etcd/member") || names("etcd-restore") => Some(Self::Data),
             "mkdir" if names("/run/bastide") => Some(Self::Lock),
             "useradd" | "groupadd" => Some(Self::User),
             "systemctl" if names("daemon-reload") => Some(Self::Reload),
@@ -177,6 +197,10 @@ impl fmt::Display for Kind {
             Self::Pod => "a pod is waited for",
             Self::Gate => "a component's health is waited for",
             Self::Object => "an object is applied",
+            Self::Removal => "a file is removed",
+            Self::Stop => "a pod's end is waited for",
+            Self::Data => "etcd's data are exchanged",
+            Self::Stream => "a snapshot is streamed",
         })
     }
 }
@@ -190,6 +214,7 @@ impl fmt::Display for Local {
             Self::Pack => "write of the sealed pack",
             Self::Journal => "write of the journal",
             Self::Kubeconfig => "write of the kubeconfig",
+            Self::Snapshot => "write of the local snapshot",
         })
     }
 }
@@ -207,6 +232,8 @@ impl fmt::Display for Inside {
             Self::Reload => "inside: systemd's reload",
             Self::Unit => "inside: a unit's start",
             Self::Image => "inside: an image's import",
+            Self::Snapshot => "inside: a snapshot's file",
+            Self::Data => "inside: etcd's data",
         })
     }
 }

@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
 use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use anyhow::bail;
 use anyhow::ensure;
 
 use super::UP;
@@ -145,9 +149,11 @@ fn lines(told: &str) -> Vec<Point> {
     // What is said last is no point: the run may end before the reader has it. Local writes and scripts have points there.
     let reader = said.len().saturating_sub(Running::LEAD);
     let points = said.into_iter().take(reader).filter_map(|said| {
+        let kind = Kind::of(&said.message)?;
+        let said = steady(&said);
         let nth = seen.entry(said.clone()).or_default();
         *nth += 1;
-        Some(Point::Line(Kind::of(&said.message)?, said, *nth))
+        Some(Point::Line(kind, said, *nth))
     });
     points.collect()
 }
@@ -184,17 +190,23 @@ fn inside(host: &str, calls: &[String]) -> Vec<Point> {
     points.collect()
 }
 
-/// Keys are drawn anew in each run, and with them digests: a `#` stands for each.
+/// The same words without what is another in each run.
+fn steady(said: &Said) -> Said {
+    Said { host: said.host.clone(), message: without_digests(&said.message) }
+}
+
+/// Keys are drawn anew in each run, and with them digests; so are names of runs and times: a `#` stands for each.
 fn without_digests(call: &str) -> String {
     let mut text = String::new();
-    let mut digits = String::new();
+    let mut word = String::new();
     for c in call.chars().chain([' ']) {
-        if c.is_ascii_hexdigit() {
-            digits.push(c);
+        if c.is_ascii_hexdigit() || matches!(c, 'T' | 'Z') {
+            word.push(c);
             continue;
         }
-        text.push_str(if digits.len() >= 32 { "#" } else { &digits });
-        digits.clear();
+        let changes = word.len() >= 16 || word.len() >= 8 && word.bytes().all(|byte| byte.is_ascii_digit());
+        text.push_str(if changes { "#" } else { &word });
+        word.clear();
         text.push(c);
     }
     text.pop();
@@ -230,28 +242,32 @@ fn traced(cluster: &Cluster, arguments: &[&str], trace: &Path, more: &[&str]) ->
     command
 }
 
-/// Runs a fresh `up` until the point and kills it there; an error where the run ended before.
+/// Runs `up` until the point and kills there; an error where the run ended before.
 pub(crate) fn kill_at(cluster: &Cluster, point: &Point) -> Result<()> {
     kill_of(cluster, &UP, point)
 }
 
-/// The same with a run of this command.
-pub(crate) fn kill_of(cluster: &Cluster, arguments: &[&str], point: &Point) -> Result<()> {
+/// The same of any command that tells all.
+pub(crate) fn kill_of(cluster: &Cluster, command: &[&str], point: &Point) -> Result<()> {
     let what = point.to_string();
     match point {
-        Point::Line(_, said, nth) => kill_when(cluster, arguments, &what, |run| run.says(*nth, |other| other == said)),
-        Point::Call(_, name, nth) => {
-            kill_at_call(cluster, arguments, &what, &[&format!("--inject={name}:signal=SIGKILL:when={nth}")])
+        Point::Line(_, said, nth) => {
+            kill_when(cluster, command, &what, |run| run.says(*nth, |other| steady(other) == *said))
         }
-        Point::Inside(_, host, call, nth) => kill_inside(cluster, arguments, host, &pattern(call), *nth).context(what),
+        Point::Call(_, name, nth) => {
+            kill_at_call(cluster, command, &what, &[&format!("--inject={name}:signal=SIGKILL:when={nth}")])
+        }
+        Point::Inside(_, host, call, nth) => {
+            kill_inside(cluster, command, host, &pattern(call), *nth).with_context(|| what)
+        }
     }
 }
 
 /// Cuts the power of `host` when the run has said this for the n-th time, and lets the run find out by itself.
-pub(crate) fn cut_at_line(cluster: &Cluster, arguments: &[&str], host: &str, point: &Point) -> Result<Ended> {
-    let Point::Line(_, said, nth) = point else { anyhow::bail!("{point}: not said") };
-    let mut run = Running::with(cluster, arguments)?;
-    let reached = run.says(*nth, |other| other == said)?;
+pub(crate) fn cut_at_line(cluster: &Cluster, command: &[&str], host: &str, point: &Point) -> Result<Ended> {
+    let Point::Line(_, said, nth) = point else { bail!("{point}: not said") };
+    let mut run = Running::with(cluster, command)?;
+    let reached = run.says(*nth, |other| steady(other) == *said)?;
     if reached {
         cluster.host(host).power_cut()?;
     }
@@ -260,15 +276,38 @@ pub(crate) fn cut_at_line(cluster: &Cluster, arguments: &[&str], host: &str, poi
     Ok(ended)
 }
 
+/// Cuts the power of the host where a script is about to do this, and waits until the run has ended by itself. The host is on again
+/// afterwards.
+pub(crate) fn cut_at(cluster: &Cluster, command: &[&str], point: &Point) -> Result<()> {
+    let Point::Inside(_, name, call, nth) = point else { bail!("{point}: is on no host") };
+    let (host, points) = (cluster.host(name), bed::Points::on(&cluster.bed, name));
+    points.hold_at(*nth, &pattern(call))?;
+    let mut run = Held::start(cluster, command)?;
+    let reached = run.until(&points)?;
+    host.power_cut()?;
+    let ended = run.ends_within(PATIENCE);
+    // It waits for nothing when it is on again.
+    points.go_on()?;
+    points.calls()?;
+    host.power_on()?;
+    host.wait()?;
+    ensure!(reached, "{point}: was not reached: {}", run.told()?);
+    ensure!(ended? != Some(0), "{point}: a run whose host was cut off ended well: {}", run.told()?);
+    Ok(())
+}
+
+/// How long a run may go on after a host died.
+const PATIENCE: Duration = Duration::from_mins(4);
+
 /// Kills while the first thing of this kind is about to be done on `host`.
 pub(crate) fn kill_at_first(cluster: &Cluster, host: &str, inside: Inside) -> Result<()> {
     kill_inside(cluster, &UP, host, inside.first(), 1).with_context(|| format!("{host}: {inside}"))
 }
 
-fn kill_inside(cluster: &Cluster, arguments: &[&str], host: &str, pattern: &str, nth: usize) -> Result<()> {
+fn kill_inside(cluster: &Cluster, command: &[&str], host: &str, pattern: &str, nth: usize) -> Result<()> {
     let points = bed::Points::on(&cluster.bed, host);
     points.hold_at(nth, pattern)?;
-    let killed = kill_when_held(cluster, arguments, &points);
+    let killed = kill_when_held(cluster, command, &points);
     // Whatever became of the run: the script goes on, as it does on a host whose operator is gone.
     points.go_on()?;
     points.calls()?;
@@ -282,11 +321,11 @@ pub(crate) fn kill_at_line(cluster: &Cluster, kind: Kind, nth: usize) -> Result<
 
 fn kill_when(
     cluster: &Cluster,
-    arguments: &[&str],
+    command: &[&str],
     what: &str,
     reached: impl FnOnce(&mut Running) -> Result<bool>,
 ) -> Result<()> {
-    let mut run = Running::with(cluster, arguments)?;
+    let mut run = Running::with(cluster, command)?;
     let reached = reached(&mut run)?;
     // It may have ended, and then was not killed.
     _ = run.signal("KILL");
@@ -295,28 +334,60 @@ fn kill_when(
     Ok(())
 }
 
-fn kill_when_held(cluster: &Cluster, arguments: &[&str], points: &bed::Points) -> Result<()> {
-    let log = cluster.folder().join("killed.log");
-    let mut child =
-        cluster.command(arguments).stdout(fs::File::create(&log)?).stderr(fs::File::create(&log)?).spawn()?;
-    let ended = loop {
-        if points.reached() {
-            break None;
-        }
-        if let Some(status) = child.try_wait()? {
-            break Some(status);
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
+fn kill_when_held(cluster: &Cluster, command: &[&str], points: &bed::Points) -> Result<()> {
+    let mut run = Held::start(cluster, command)?;
+    let reached = run.until(points)?;
     // It may have ended, and then was not killed.
-    _ = child.kill();
-    child.wait()?;
-    ensure!(ended.is_none(), "was not reached: {ended:?}\n{}", fs::read_to_string(&log)?);
+    _ = run.child.kill();
+    run.child.wait()?;
+    ensure!(reached, "was not reached: {}", run.told()?);
     Ok(())
 }
 
-fn kill_at_call(cluster: &Cluster, arguments: &[&str], what: &str, options: &[&str]) -> Result<()> {
-    let output = traced(cluster, arguments, Path::new("/dev/null"), options).output()?;
+/// A run that a script on a host keeps waiting.
+struct Held {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Held {
+    fn start(cluster: &Cluster, command: &[&str]) -> Result<Self> {
+        let log = cluster.folder().join("killed.log");
+        let child = cluster.command(command).stdout(fs::File::create(&log)?).stderr(fs::File::create(&log)?).spawn()?;
+        Ok(Self { child, log })
+    }
+    /// False where it ended before.
+    fn until(&mut self, points: &bed::Points) -> Result<bool> {
+        while !points.reached() {
+            if self.child.try_wait()?.is_some() {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(true)
+    }
+    /// Its exit code. Killed, and an error, where it goes on longer.
+    fn ends_within(&mut self, patience: Duration) -> Result<Option<i32>> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status.code());
+            }
+            if start.elapsed() > patience {
+                self.child.kill()?;
+                self.child.wait()?;
+                bail!("the run went on for {patience:?}: {}", self.told()?);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+    fn told(&self) -> Result<String> {
+        Ok(fs::read_to_string(&self.log)?)
+    }
+}
+
+fn kill_at_call(cluster: &Cluster, command: &[&str], what: &str, options: &[&str]) -> Result<()> {
+    let output = traced(cluster, command, Path::new("/dev/null"), options).output()?;
     let told = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code().is_none(), "{what} was not reached: {}\n{told}", output.status);
     Ok(())

@@ -3,6 +3,7 @@
 mod changes;
 mod matrix;
 mod record;
+mod snapshots;
 
 use std::time::Duration;
 
@@ -46,6 +47,18 @@ fn kills_with_roles_apart() -> Result<()> {
 #[ignore = "a part of the soak"]
 fn kills_of_changes() -> Result<()> {
     changes::run()
+}
+
+#[test]
+#[ignore = "a part of the soak"]
+fn snapshots_of_one_host() -> Result<()> {
+    snapshots::run(vec![Node::all_roles("h1")])
+}
+
+#[test]
+#[ignore = "a part of the soak"]
+fn snapshots_of_three_hosts() -> Result<()> {
+    snapshots::run(three())
 }
 
 #[test]
