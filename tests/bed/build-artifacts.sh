@@ -41,6 +41,7 @@ do_coredns() { gobuild coredns github.com/coredns/coredns "$COM/bin/coredns"; }
 do_metrics_server() { gobuild metrics-server sigs.k8s.io/metrics-server/cmd/metrics-server "$COM/bin/metrics-server" k8s.io/client-go/pkg/version.gitVersion="$(ver metrics-server sigs.k8s.io/metrics-server)"; }
 do_crictl() { gobuild crictl sigs.k8s.io/cri-tools/cmd/crictl "$COM/bin/crictl" sigs.k8s.io/cri-tools/pkg/version.Version="$(ver crictl sigs.k8s.io/cri-tools)"; }
 do_minio() { gobuild minio github.com/minio/minio "$COM/bin/minio"; }      # the S3 server of the tests; AGPL: run here, part of nothing
+do_age() { gobuild age filippo.io/age/cmd/age "$COM/bin/age"; }            # what sealing is measured beside
 do_load() { gobuild load . "$COM/bin/load"; }
 do_kms() { gobuild kms . "$COM/bin/kms"; }                                 # a plugin of KMS v2 with its key in a file
 do_kwok() { gobuild kwok sigs.k8s.io/kwok/cmd/kwok "$COM/bin/kwok"; }
@@ -106,6 +107,7 @@ t=$(date +%s)
 ! want minio      || once minio do_minio
 ! want kms        || once kms do_kms
 [[ " ${ONLY:-} " != *" kwok "* ]] || once kwok do_kwok          # only when asked for: nothing else here needs it
+[[ " ${ONLY:-} " != *" age "* ]] || once age do_age             # likewise: the benchmark of snapshots
 [[ " ${ONLY:-} " != *" load "* ]] || once load do_load          # likewise: the soak's part of that name
 for m in "${@:-1.37}"; do
   ! want etcd       || once "etcd-$(etcd_for "$m")" do_etcd "$(etcd_for "$m")"

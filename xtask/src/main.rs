@@ -8,6 +8,7 @@ mod demo;
 mod operations;
 mod phase;
 mod setup;
+mod snapshots;
 mod soak;
 mod tree;
 
@@ -83,6 +84,12 @@ enum Bench {
     },
     /// What is done to a running cluster of three control planes: times and channels
     Operations,
+    /// Snapshots of a large database: memory and speed at both ends, sealing beside the `age` program
+    Snapshot {
+        /// How much is written into etcd, in MiB
+        #[arg(long, default_value_t = 2048)]
+        size: u32,
+    },
 }
 
 fn main() -> ExitCode {
@@ -96,6 +103,7 @@ fn main() -> ExitCode {
         Task::Judge => demo::judge_hosts(),
         Task::Bench(Bench::Up { rounds, hosts }) => bench::up(rounds, &hosts),
         Task::Bench(Bench::Operations) => operations::operations(),
+        Task::Bench(Bench::Snapshot { size }) => snapshots::snapshots(size),
         Task::Test { seed } => checks::all(seed),
         Task::Soak { parts, minutes, seed } => soak::soak(&parts, minutes, seed),
     };

@@ -62,6 +62,12 @@ pub(crate) fn load() -> Result<()> {
     phase("the steady load", || run(Command::new(script("build-artifacts.sh")).env("ONLY", "load")))
 }
 
+/// The `age` program, beside which sealing is measured.
+pub(crate) fn age() -> Result<PathBuf> {
+    phase("the age program", || run(Command::new(script("build-artifacts.sh")).env("ONLY", "age")))?;
+    Ok(bed::Cache::from_environment().common().join("bin/age"))
+}
+
 /// Builds the program and says where it is.
 pub(crate) fn bastide() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
