@@ -20,6 +20,7 @@ pub(super) use past::History;
 pub(super) use past::HistoryVerb;
 pub(super) use past::Rollback;
 pub(super) use past::RotateCerts;
+pub(super) use state::Cert;
 pub(super) use state::State;
 pub(super) use state::TakeOver;
 pub(super) use state::Util;
@@ -144,6 +145,9 @@ pub(super) enum Command {
     /// The sealed state beside cluster.yml
     #[command(subcommand)]
     State(State),
+    /// RKE's name for `rotate-certs`
+    #[command(subcommand, hide = true)]
+    Cert(Cert),
     /// RKE's names for `kubeconfig` and `state recover`
     #[command(subcommand, hide = true)]
     Util(Util),

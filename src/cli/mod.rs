@@ -48,6 +48,8 @@ mod tests {
     use super::Arguments;
     use super::command;
     use super::error;
+    use crate::cli::args::Cert;
+    use crate::cli::args::Command;
     use crate::render::tests::support;
 
     #[test]
@@ -129,6 +131,19 @@ mod tests {
         for verb in ["status", "up", "rollback", "certs check", "drill", "state recover"] {
             assert!(seen.iter().any(|line| line.starts_with(verb)), "{verb} is nowhere in {seen:?}");
         }
+    }
+
+    #[test]
+    fn rke_s_names_for_rotations_are_understood() {
+        let parsed = |words: &str| Arguments::try_parse_from(words.split(' ')).unwrap().command;
+        let rotation = |words: &str| match parsed(words) {
+            Command::Cert(Cert::Rotate(rotate)) | Command::RotateCerts(rotate) => (rotate.ca, rotate.services.len()),
+            _ => (false, 99),
+        };
+        assert_eq!(rotation("bastide cert rotate"), (false, 0));
+        assert_eq!(rotation("bastide cert rotate --service kubelet --service etcd"), (false, 2));
+        assert_eq!(rotation("bastide cert rotate --rotate-ca"), (true, 0));
+        assert!(Arguments::try_parse_from("bastide cert rotate --rotate-ca --service etcd".split(' ')).is_err());
     }
 
     #[test]

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::args::Arguments;
+use crate::cli::args::Cert;
 use crate::cli::args::Command;
 use crate::cli::args::HostVerb;
 use crate::cli::args::Hosts;
+use crate::cli::args::Kubeconfig;
 use crate::cli::args::OutputFormat;
 use crate::cli::args::Reach;
 use crate::cli::args::State;
@@ -91,7 +93,9 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
             Ok(ended(&reached, console))
         }
         Command::Rollback(rollback) => past::rollback(&config, rollback, console, &talk, cancel).await,
-        Command::RotateCerts(rotate) => past::rotate(&config, rotate, console, &talk, cancel).await,
+        Command::RotateCerts(rotate) | Command::Cert(Cert::Rotate(rotate)) => {
+            past::rotate(&config, rotate, console, &talk, cancel).await
+        }
         Command::Diff(diff) => past::diff(&config, diff, &talk).await,
         Command::History(history) => past::history(&config, &history, &talk),
         Command::Certs(certs) => past::certs(&config, certs, &talk).await,
@@ -110,20 +114,7 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
             print(&ops::validate(&invocation, &*talk)?)?;
             Ok(0)
         }
-        Command::Kubeconfig(kubeconfig) => {
-            let destination = match (kubeconfig.merge, kubeconfig.out) {
-                (Some(path), _) => Destination::Merge(path),
-                (None, Some(path)) if path.as_os_str() == "-" => Destination::Caller,
-                (None, Some(path)) => Destination::File(path),
-                (None, None) => Destination::Beside,
-            };
-            let invocation = alone("kubeconfig");
-            let content = ops::write_kubeconfig(&invocation, &destination, &kubeconfig.user, kubeconfig.days, &*talk)?;
-            if let Some(content) = content {
-                print(content.expose_text().unwrap_or_default())?;
-            }
-            Ok(0)
-        }
+        Command::Kubeconfig(arguments) => kubeconfig(&config, arguments, &*talk),
         Command::Status(status) => {
             let seen = ops::status(&invocation(&config, &status.reach, "status"), &talk).await?;
             print(&show::status(&seen, status.output))?;
@@ -171,6 +162,21 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
             Ok(0)
         }
     }
+}
+
+fn kubeconfig(config: &Path, arguments: Kubeconfig, talk: &dyn Talk) -> Result<u8, OpsError> {
+    let destination = match (arguments.merge, arguments.out) {
+        (Some(path), _) => Destination::Merge(path),
+        (None, Some(path)) if path.as_os_str() == "-" => Destination::Caller,
+        (None, Some(path)) => Destination::File(path),
+        (None, None) => Destination::Beside,
+    };
+    let invocation = invocation(config, &Reach::default(), "kubeconfig");
+    let content = ops::write_kubeconfig(&invocation, &destination, &arguments.user, arguments.days, talk)?;
+    if let Some(content) = content {
+        print(content.expose_text().unwrap_or_default())?;
+    }
+    Ok(0)
 }
 
 async fn state(

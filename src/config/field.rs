@@ -308,16 +308,19 @@ impl<'a> Section<'a> {
 
     /// A key that RKE knows and bastide cannot honour: an error unless it asks for nothing.
     pub(super) fn unsupported(&self, key: &'static str, hint: &str) {
-        if let Some(field) = self.look(key, false).filter(|field| !field.node.is_inert()) {
-            let hint = if hint.is_empty() { "remove it".to_owned() } else { hint.to_owned() };
-            field.error_at_key("RKE knows this key, bastide does not support it yet", Some(hint));
-        }
+        let hint = if hint.is_empty() { "remove it" } else { hint };
+        self.refused(key, "RKE knows this key, bastide does not support it yet", hint);
     }
 
     /// A key of bastide's own that is decided and not built: an error unless it asks for nothing. `hint` says what to do meanwhile.
     pub(super) fn planned(&self, key: &'static str, hint: &str) {
+        self.refused(key, "bastide will know this key, and does not yet", hint);
+    }
+
+    /// A key that may not be there: an error unless it asks for nothing.
+    pub(super) fn refused(&self, key: &'static str, message: &str, hint: &str) {
         if let Some(field) = self.look(key, false).filter(|field| !field.node.is_inert()) {
-            field.error_at_key("bastide will know this key, and does not yet", Some(hint.to_owned()));
+            field.error_at_key(message, Some(hint.to_owned()));
         }
     }
 

@@ -1,5 +1,6 @@
 //! Top-level keys of RKE that mean nothing here, or nothing yet.
 
+use crate::config::field::Field;
 use crate::config::field::Section;
 
 /// Keys that only made sense with Docker or inside Rancher.
@@ -18,14 +19,15 @@ const DEAD: [(&str, &str); 11] = [
 ];
 
 /// Keys that change what RKE does and that bastide cannot honour.
-const UNSUPPORTED: [(&str, &str); 6] = [
+const UNSUPPORTED: [(&str, &str); 3] = [
     ("private_registries", "remove it and name a bundle under bastide.artifacts.bundle"),
     ("system_images", "remove it: kubernetes_version alone chooses every image"),
     ("cloud_provider", "remove it and install an external cloud provider with addons_include"),
-    ("restore", "remove it"),
-    ("rotate_certificates", "remove it: `bastide up` renews certificates by itself"),
-    ("rotate_encryption_key", "remove it"),
 ];
+
+/// Keys that give an order, which a file that is read again and again is no place for.
+const ORDERS: [(&str, &str); 2] =
+    [("restore", "etcd snapshot restore"), ("rotate_encryption_key", "encrypt rotate-key")];
 
 /// Reads what has no other reader.
 pub(super) fn top(top: &Section) {
@@ -48,7 +50,34 @@ pub(super) fn top(top: &Section) {
     } else {
         top.unsupported("cloud_provider", UNSUPPORTED[2].1);
     }
+    for (key, command) in ORDERS {
+        order(top, key, command);
+    }
+    if let Some(section) = top.section("rotate_certificates") {
+        rotation(top, &section);
+    }
     for (key, hint) in UNSUPPORTED.iter().filter(|(key, _)| *key != "cloud_provider") {
         top.unsupported(key, hint);
     }
+}
+
+/// RKE's `up` becomes a rotation where the file says so.
+fn rotation(top: &Section, rotation: &Section) {
+    let authorities = rotation.get("cacertificates").and_then(|field| field.boolean()).unwrap_or_default();
+    let services = rotation.get("services").map(|field| field.items()).unwrap_or_default();
+    let mut command = "rotate-certs".to_owned();
+    if authorities {
+        // Every certificate is issued anew with them, whatever services are named.
+        command.push_str(" --ca");
+    } else {
+        for service in services.iter().filter_map(Field::text) {
+            command.push_str(" --service ");
+            command.push_str(&service);
+        }
+    }
+    order(top, "rotate_certificates", &command);
+}
+
+fn order(top: &Section, key: &'static str, command: &str) {
+    top.refused(key, "is an order, not a setting", &format!("remove it and run `bastide {command}`"));
 }

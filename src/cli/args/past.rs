@@ -45,7 +45,7 @@ pub(in crate::cli) struct RotateCerts {
     ///
     /// In three legs, each a revision of its own: both are accepted, the new ones issue, the old ones are accepted no more. A run
     /// that was cut off goes on with the same command; `bastide rollback` goes back leg by leg.
-    #[arg(long, group = "exchange", conflicts_with_all = ["services", "hosts", "due"])]
+    #[arg(long, alias = "rotate-ca", group = "exchange", conflicts_with_all = ["services", "hosts", "due"])]
     pub ca: bool,
     /// Only this authority (repeatable): kubernetes, etcd, front-proxy
     #[arg(long = "authority", value_name = "AUTHORITY", value_parser = authority, requires = "ca")]

@@ -79,6 +79,13 @@ pub(in crate::cli) struct TakeOver {
     pub no_identity_backup: bool,
 }
 
+/// `cert`
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Cert {
+    /// `rotate-certs`
+    Rotate(super::RotateCerts),
+}
+
 /// `util`
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Util {

@@ -77,6 +77,18 @@ fn engines_that_bastide_has_not() {
 }
 
 #[test]
+fn orders_of_rke_name_the_command_that_carries_them_out() {
+    let asked = |order: &str| said(&with(&format!("\n{order}\n")));
+    insta::assert_snapshot!(
+        ["rotate_certificates: {}", "rotate_certificates: {services: [kubelet, etcd]}", "rotate_encryption_key: true"].map(asked).concat(), @r#"
+    6:1 error: rotate_certificates: is an order, not a setting
+        remove it and run `bastide rotate-certs --service kubelet --service etcd`
+    6:1 error: rotate_encryption_key: is an order, not a setting
+        remove it and run `bastide encrypt rotate-key`
+    "#);
+}
+
+#[test]
 fn keys_of_rke_that_are_not_supported_yet() {
     insta::assert_snapshot!(said(&with(
         "
@@ -84,7 +96,7 @@ private_registries: [{url: registry.example.com, password: hunter2}]
 system_images: {etcd: a/b:c}
 cloud_provider: {name: aws}
 restore: {restore: true}
-rotate_certificates: {}
+rotate_certificates: {cacertificates: true}
 dns: {provider: kube-dns, nodelocal: {ip_address: 169.254.20.10}}
 monitoring: {tolerations: [{key: a}]}
 authentication: {strategy: 'x509|webhook'}
@@ -102,8 +114,10 @@ services:
         remove it: kubernetes_version alone chooses every image
     8:1 error: cloud_provider: RKE knows this key, bastide does not support it yet
         remove it and install an external cloud provider with addons_include
-    9:1 error: restore: RKE knows this key, bastide does not support it yet
-        remove it
+    9:1 error: restore: is an order, not a setting
+        remove it and run `bastide etcd snapshot restore`
+    10:1 error: rotate_certificates: is an order, not a setting
+        remove it and run `bastide rotate-certs --ca`
     11:17 error: dns.provider: kube-dns has no image for any supported Kubernetes
         write `provider: coredns`
     11:27 error: dns.nodelocal: RKE knows this key, bastide does not support it yet
