@@ -169,6 +169,7 @@ fn hints(error: &OpsError) -> Vec<String> {
         OpsError::NoWayBack { .. } | OpsError::NeverReached { .. } => {
             hint("`bastide history` lists the revisions and what is kept of them")
         }
+        OpsError::AllEnded { .. } => hint("`bastide rotate-certs` without --service, --host and --due renews all at once"),
         OpsError::Unfinished { .. } => hint("go forward with `bastide up`, or back with `bastide rollback`, first"),
         OpsError::NothingReached => hint("`bastide up` goes forward; `bastide remove` takes off what was begun"),
         OpsError::OutOfReach { .. } => hint("name the bundle of that release under `bastide.artifacts.bundle`"),

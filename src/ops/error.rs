@@ -212,6 +212,16 @@ pub enum OpsError {
         /// What made it.
         command: String,
     },
+    /// A part of the certificates of a cluster that stands still because they have ended.
+    #[error(
+        "{}: certificates have ended that this would leave as they are, and no API server answers: what is renewed would wait in \
+         vain for the rest, so only the whole can be revived; nothing was changed",
+        hosts.iter().map(HostName::as_str).collect::<Vec<_>>().join(", ")
+    )]
+    AllEnded {
+        /// Where.
+        hosts: Vec<HostName>,
+    },
     /// Programs or images that nobody has.
     #[error(
         "the target needs what is neither on the hosts nor in the bundle:\n{}", missing.join("\n")

@@ -23,6 +23,7 @@ use crate::ops::reach;
 use crate::ops::reach::Errand;
 use crate::ops::reach::Reached;
 use crate::ops::rollback::ROTATE;
+use crate::plan;
 use crate::route;
 use crate::route::Renewal;
 use crate::route::Service;
@@ -73,6 +74,12 @@ pub async fn rotate(
         Ok(target)
     };
     let mut prepared = prepare::prepare(invocation, Some(&renewed), talk).await?;
+    if !renewal.is_whole() {
+        let hosts = plan::left_ended(&prepared.target.desired, &prepared.observed, now);
+        if !hosts.is_empty() {
+            return Err(OpsError::AllEnded { hosts: hosts.into_iter().collect() });
+        }
+    }
     let config = config.into_inner().unwrap_or_else(PoisonError::into_inner);
     if !prepared.plan.is_empty() {
         prepared.plan.notes.push(

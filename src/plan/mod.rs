@@ -6,6 +6,7 @@
 mod batch;
 mod check;
 mod diff;
+mod ended;
 mod lint;
 mod membership;
 mod objects;
@@ -25,6 +26,7 @@ mod unfinished;
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 
+pub use ended::left_ended;
 pub use lint::lint;
 pub use predict::predict;
 pub use refusal::Refusal;

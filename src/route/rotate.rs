@@ -116,6 +116,13 @@ pub struct Renewal {
     pub due_days: Option<u32>,
 }
 
+impl Renewal {
+    /// Whether nothing is left out.
+    pub fn is_whole(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 impl fmt::Display for Renewal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |names: Vec<String>| if names.is_empty() { "all".to_owned() } else { names.join(", ") };

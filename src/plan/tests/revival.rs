@@ -4,10 +4,12 @@ use super::order::shape;
 use crate::model::Action;
 use crate::model::Component;
 use crate::model::Plan;
+use crate::plan::left_ended;
 use crate::plan::plan;
 use crate::plan::testing::Builder;
 use crate::plan::testing::NOW;
 use crate::plan::testing::after;
+use crate::plan::testing::name;
 use crate::plan::testing::path;
 
 /// A certificate that ends at that time.
@@ -52,6 +54,25 @@ fn where_certificates_have_ended_members_come_back_together() {
         assert_eq!(count(|action| matches!(action, Action::StartUnit { restart: true, .. })), 1);
         assert_eq!(count(|action| matches!(action, Action::AwaitPod { .. })), 5);
     }
+}
+
+#[test]
+fn a_part_of_what_has_ended_is_told_from_the_whole() {
+    let old = Builder::five();
+    let [part, whole] = [&[Component::Etcd][..], &[Component::Etcd, Component::ApiServer]]
+        .map(|changed| changed.iter().copied().fold(old.clone(), Builder::change_everywhere).build().desired);
+    let mut observed = old.build().reached();
+    for (name, seen) in &mut observed.hosts {
+        let renewed = &whole.hosts[name].files;
+        for (_, file) in seen.files.iter_mut().filter(|(path, file)| renewed[*path].digest != file.digest) {
+            file.certificate = Some(ending(NOW));
+        }
+    }
+    assert!(left_ended(&part, &observed, NOW).is_empty(), "an API server answers");
+    observed.objects = None;
+    assert_eq!(left_ended(&part, &observed, NOW), ["h1", "h2", "h3"].map(name).into());
+    assert!(left_ended(&part, &observed, NOW - 1).is_empty(), "nothing has ended yet");
+    assert!(left_ended(&whole, &observed, NOW).is_empty());
 }
 
 #[test]
