@@ -16,6 +16,7 @@ use crate::cli::etcd::Etcd;
 pub(super) use past::Certs;
 pub(super) use past::CertsFormat;
 pub(super) use past::Diff;
+pub(super) use past::GenerateCsr;
 pub(super) use past::History;
 pub(super) use past::HistoryVerb;
 pub(super) use past::Rollback;
@@ -145,7 +146,7 @@ pub(super) enum Command {
     /// The sealed state beside cluster.yml
     #[command(subcommand)]
     State(State),
-    /// RKE's name for `rotate-certs`
+    /// RKE's names for `rotate-certs` and `certs generate-csr`
     #[command(subcommand, hide = true)]
     Cert(Cert),
     /// RKE's names for `kubeconfig` and `state recover`
@@ -204,11 +205,27 @@ pub(super) struct Reach {
     pub without: Vec<String>,
 }
 
+/// Certificates that an external authority signed.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct Custom {
+    /// Use certificates that an external authority signed, from --cert-dir
+    ///
+    /// Everything in the folder is verified first: chain, keys, purposes, names, subjects, time. A new cluster begins with that
+    /// authority; docs/certificates.md says what it means. `bastide certs generate-csr` writes the requests.
+    #[arg(long)]
+    pub custom_certs: bool,
+    /// Where they lie [default: <FILE>_certs beside the cluster's file]
+    #[arg(long, value_name = "FOLDER", requires = "custom_certs")]
+    pub cert_dir: Option<PathBuf>,
+}
+
 /// `up`
 #[derive(Debug, Args)]
 pub(super) struct Up {
     #[command(flatten)]
     pub reach: Reach,
+    #[command(flatten)]
+    pub custom: Custom,
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,
@@ -218,7 +235,7 @@ pub(super) struct Up {
     #[arg(long)]
     pub no_identity_backup: bool,
     /// Run exactly the plan that `plan --out` wrote, or refuse because a host moved
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "custom_certs")]
     pub plan: Option<PathBuf>,
     /// Print where the time went and how many channels were opened
     #[arg(long)]
@@ -236,6 +253,8 @@ pub(super) struct Up {
 pub(super) struct PlanArguments {
     #[command(flatten)]
     pub reach: Reach,
+    #[command(flatten)]
+    pub custom: Custom,
     /// How the plan is printed
     #[arg(short, long, value_enum, default_value_t)]
     pub output: OutputFormat,

@@ -12,6 +12,7 @@ use crate::host::HostError;
 use crate::ops::OpsError;
 use crate::ops::Talk as _;
 use crate::route::Blocked;
+use crate::secrets::SecretsError;
 use crate::store::StoreError;
 
 /// Refused or failed.
@@ -169,13 +170,29 @@ fn hints(error: &OpsError) -> Vec<String> {
         OpsError::NoWayBack { .. } | OpsError::NeverReached { .. } => {
             hint("`bastide history` lists the revisions and what is kept of them")
         }
-        OpsError::AllEnded { .. } => hint("`bastide rotate-certs` without --service, --host and --due renews all at once"),
+        OpsError::AllEnded { .. } => hint("`bastide rotate-certs` without --service, --host and --due renews all at once; where an external authority signs, all of its certificates must be new"),
+        OpsError::Secrets(SecretsError::AuthorityExternal { .. }) => vec![
+            "`bastide certs generate-csr` writes requests for its certificates; `bastide rotate-certs --custom-certs` (or `up`) uses what comes back"
+                .to_owned(),
+            "docs/certificates.md says what else an external authority means".to_owned(),
+        ],
+        OpsError::Misfits { .. } => hint("`bastide certs generate-csr` writes requests that ask for the right thing; sign these as they are (docs/certificates.md)"),
         OpsError::Unfinished { .. } => hint("go forward with `bastide up`, or back with `bastide rollback`, first"),
         OpsError::NothingReached => hint("`bastide up` goes forward; `bastide remove` takes off what was begun"),
         OpsError::OutOfReach { .. } => hint("name the bundle of that release under `bastide.artifacts.bundle`"),
         OpsError::NotReached(_) => {
             hint("run `bastide up` again; if it does not settle, something else changes the hosts")
         }
+        OpsError::Lock(LockError::Busy { .. }) => hint("wait until that run has ended; a dead one lets go after 30 s"),
+        OpsError::Refused(_) => hint("nothing was changed"),
+        _ => exchange_hints(error),
+    }
+}
+
+/// What to do where an exchange of keys or authorities cannot go on.
+fn exchange_hints(error: &OpsError) -> Vec<String> {
+    let hint = |text: &str| vec![text.to_owned()];
+    match error {
         OpsError::KeysNotLoaded { .. } => hint(
             "an API server looks once a minute; its log says why it does not take a file. The same command goes on from here",
         ),
@@ -202,8 +219,6 @@ fn hints(error: &OpsError) -> Vec<String> {
         OpsError::TokensHeld { .. } => hint(
             "--reissue-tokens has them issued anew (whoever uses one needs the new one); --distrust-old lets them end",
         ),
-        OpsError::Lock(LockError::Busy { .. }) => hint("wait until that run has ended; a dead one lets go after 30 s"),
-        OpsError::Refused(_) => hint("nothing was changed"),
         _ => Vec::new(),
     }
 }

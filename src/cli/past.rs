@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::args::Certs;
 use crate::cli::args::Diff;
+use crate::cli::args::GenerateCsr;
 use crate::cli::args::History;
 use crate::cli::args::HistoryVerb;
 use crate::cli::args::Reach;
@@ -19,11 +20,13 @@ use crate::cli::error;
 use crate::cli::run::ended;
 use crate::cli::run::invocation;
 use crate::cli::run::print;
+use crate::cli::run::with;
 use crate::cli::show;
 use crate::ops;
 use crate::ops::AutoRollback;
 use crate::ops::DiffOptions;
 use crate::ops::ExchangeOptions;
+use crate::ops::GenerateOptions;
 use crate::ops::Limits;
 use crate::ops::OpsError;
 use crate::ops::RollbackOptions;
@@ -61,7 +64,7 @@ pub(super) async fn rotate(
         yes: rotate.yes,
         timings: rotate.timings,
     };
-    let invocation = invocation(config, &rotate.reach, "rotate-certs");
+    let invocation = with(invocation(config, &rotate.reach, "rotate-certs"), &rotate.custom);
     let reached = Box::pin(ops::rotate(&invocation, &options, talk, cancel)).await?;
     console.settle();
     Ok(ended(&reached, console))
@@ -109,12 +112,26 @@ pub(super) fn history(config: &Path, history: &History, talk: &Arc<dyn Talk>) ->
 }
 
 pub(super) async fn certs(config: &Path, certs: Certs, talk: &Arc<dyn Talk>) -> Result<u8, OpsError> {
-    let Certs::Check { reach, warn, critical, output } = certs;
+    let (reach, warn, critical, output) = match certs {
+        Certs::Check { reach, warn, critical, output } => (reach, warn, critical, output),
+        Certs::GenerateCsr(generate) => return self::generate(config, generate, &**talk),
+    };
     let limits = Limits { warn_days: warn, critical_days: critical };
     let invocation = invocation(config, &reach, "certs check");
     let seen = Box::pin(ops::check_certificates(&invocation, limits, talk)).await?;
     print(&shown_certificates::shown(&seen, output))?;
     Ok(shown_certificates::code(seen.condition))
+}
+
+pub(super) fn generate(config: &Path, generate: GenerateCsr, talk: &dyn Talk) -> Result<u8, OpsError> {
+    let options = GenerateOptions {
+        folder: generate.cert_dir,
+        authorities: generate.authorities.into_iter().collect(),
+        no_identity_backup: generate.no_identity_backup,
+    };
+    let invocation = invocation(config, &Reach::default(), "certs generate-csr");
+    print(&ops::generate_requests(&invocation, &options, talk)?)?;
+    Ok(0)
 }
 
 impl From<Switch> for AutoRollback {

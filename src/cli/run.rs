@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::args::Arguments;
 use crate::cli::args::Cert;
 use crate::cli::args::Command;
+use crate::cli::args::Custom;
 use crate::cli::args::HostVerb;
 use crate::cli::args::Hosts;
 use crate::cli::args::Kubeconfig;
@@ -88,7 +89,8 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
                 timings: up.timings,
                 auto_rollback: up.auto_rollback.into(),
             };
-            let reached = Box::pin(ops::up(&invocation(&config, &up.reach, "up"), &options, &talk, cancel)).await?;
+            let invocation = with(invocation(&config, &up.reach, "up"), &up.custom);
+            let reached = Box::pin(ops::up(&invocation, &options, &talk, cancel)).await?;
             console.settle();
             Ok(ended(&reached, console))
         }
@@ -99,8 +101,9 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
         Command::Diff(diff) => past::diff(&config, diff, &talk).await,
         Command::History(history) => past::history(&config, &history, &talk),
         Command::Certs(certs) => past::certs(&config, certs, &talk).await,
+        Command::Cert(Cert::GenerateCsr(generate)) => past::generate(&config, generate, &*talk),
         Command::Plan(plan) => {
-            let invocation = invocation(&config, &plan.reach, "plan");
+            let invocation = with(invocation(&config, &plan.reach, "plan"), &plan.custom);
             let shown = ops::plan(&invocation, plan.out.as_deref(), plan.no_identity_backup, &talk).await?;
             match plan.output {
                 OutputFormat::Text => print(&shown.text)?,
@@ -284,6 +287,7 @@ pub(super) fn print(text: &str) -> Result<(), OpsError> {
 
 pub(super) fn invocation(config: &Path, reach: &Reach, command: &'static str) -> Invocation {
     Invocation {
+        custom_certs: None,
         config: config.to_owned(),
         kubernetes_version: reach.kubernetes_version.clone(),
         accept_new_host_keys: reach.accept_new_host_keys,
@@ -291,6 +295,12 @@ pub(super) fn invocation(config: &Path, reach: &Reach, command: &'static str) ->
         command,
         who: who(),
     }
+}
+
+/// With the certificates of an external authority, where it was asked for.
+pub(super) fn with(invocation: Invocation, custom: &Custom) -> Invocation {
+    let folder = custom.cert_dir.clone().unwrap_or_else(|| ops::certificates_folder(&invocation.config));
+    Invocation { custom_certs: custom.custom_certs.then_some(folder), ..invocation }
 }
 
 /// `user@machine`, for locks and history.

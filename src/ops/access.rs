@@ -49,6 +49,13 @@ pub(super) fn issue(local: &Local, secrets: &Secrets, user: &str, days: u64, now
 /// Writes the operator's kubeconfig where there is none that will do.
 pub(super) fn keep_operator_file(local: &Local, secrets: &Secrets, now: i64, talk: &dyn Talk) -> Result<(), OpsError> {
     let path = operator_file(&local.path);
+    if secrets.external().contains(&AuthorityName::Kubernetes) {
+        talk.say(
+            "no kubeconfig is written: the Kubernetes authority is an external one. /etc/kubernetes/admin.conf on the control planes \
+             opens the cluster; docs/certificates.md says how people get their own",
+        );
+        return Ok(());
+    }
     let fits = config::read_bytes(&path).is_ok_and(|bytes| will_do(&bytes, local, secrets, now).is_some());
     if fits {
         return Ok(());

@@ -26,8 +26,12 @@ use crate::ops::Invocation;
 use crate::ops::Local;
 use crate::ops::OpsError;
 use crate::ops::Talk;
+use crate::ops::custom;
 use crate::ops::kept::Kept;
 use crate::ops::prepare;
+use crate::secrets;
+use crate::secrets::LeafId;
+use crate::secrets::LeafName;
 
 /// Longest time for one handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -43,6 +47,20 @@ pub struct Limits {
     pub warn_days: u32,
     /// Days left.
     pub critical_days: u32,
+}
+
+impl Limits {
+    /// How bad it is at `now` that something ends at `end`.
+    fn judge(self, end: i64, now: i64) -> Condition {
+        let days = (end - now).div_euclid(DAY);
+        if end <= now || days < i64::from(self.critical_days) {
+            Condition::Critical
+        } else if days < i64::from(self.warn_days) {
+            Condition::Warning
+        } else {
+            Condition::Ok
+        }
+    }
 }
 
 /// How bad it is; the worst one of all is the command's exit code.
@@ -122,7 +140,9 @@ pub async fn check_certificates(
     let kept = Kept::open(&local.path, &local.cluster, &**talk)?;
     let store = kept.store()?;
     let revision = store.reached().or(store.newest()).ok_or(OpsError::NothingReached)?.id.clone();
-    let (_, desired, blobs, _) = store.load(&revision)?;
+    let (_, desired, blobs, sealed) = store.load(&revision)?;
+    let secrets = secrets::unseal_form(&sealed)?;
+    custom::warn_of_ends(&secrets, now, &**talk);
     let fleet = prepare::fleet(&local, invocation, talk).await?;
     let expected: BTreeMap<_, _> =
         desired.hosts.iter().map(|(name, host)| (name.clone(), expected(host, &blobs))).collect();
@@ -140,7 +160,11 @@ pub async fn check_certificates(
     });
     let certificates: Vec<Certificate> = join_all(asked).await.into_iter().flat_map(|all: Vec<_>| all).collect();
     let silent = if observed.unreachable.is_empty() { Condition::Ok } else { Condition::Critical };
-    let condition = certificates.iter().map(|certificate| certificate.condition).max().unwrap_or(Condition::Ok);
+    let mut condition = certificates.iter().map(|certificate| certificate.condition).max().unwrap_or(Condition::Ok);
+    // bastide's own lies on no host; without it nobody here would be let in.
+    if let Some(own) = secrets.leaves.get(&LeafId { name: LeafName::Operator, host: None }) {
+        condition = condition.max(limits.judge(own.not_after, now));
+    }
     Ok(Certificates {
         schema: 1,
         cluster: local.cluster.name,
@@ -270,15 +294,12 @@ fn judge(
     }
     let ends = [disk.as_ref(), wire].into_iter().flatten().map(|read| read.not_after).min();
     let days_left = ends.map(|end| (end - now).div_euclid(DAY));
-    match (ends, days_left) {
-        (Some(end), _) if end <= now => note(Condition::Critical, "it has ended".to_owned()),
-        (_, Some(days)) if days < i64::from(limits.critical_days) => {
-            note(Condition::Critical, format!("it ends in {days} days"));
+    if let (Some(end), Some(days)) = (ends, days_left) {
+        match limits.judge(end, now) {
+            Condition::Ok => {}
+            condition if end <= now => note(condition, "it has ended".to_owned()),
+            condition => note(condition, format!("it ends in {days} days")),
         }
-        (_, Some(days)) if days < i64::from(limits.warn_days) => {
-            note(Condition::Warning, format!("it ends in {days} days"));
-        }
-        _ => {}
     }
     Certificate {
         host: host.clone(),

@@ -222,6 +222,14 @@ pub enum OpsError {
         /// Where.
         hosts: Vec<HostName>,
     },
+    /// Certificates that were brought along and cannot be used.
+    #[error("the certificates in {} cannot be used, and nothing was changed:\n{}", folder.display(), misfits.join("\n"))]
+    Misfits {
+        /// Where they lie.
+        folder: PathBuf,
+        /// `file: field: what is wrong`.
+        misfits: Vec<String>,
+    },
     /// Programs or images that nobody has.
     #[error(
         "the target needs what is neither on the hosts nor in the bundle:\n{}", missing.join("\n")

@@ -54,6 +54,8 @@ pub(super) struct Kept {
     pub unfinished: Unfinished,
     /// Programs of the last two reached revisions, which stay on the hosts (design 11.9).
     pub keep: BTreeSet<RemotePath>,
+    /// Keys with those that were brought along (`--custom-certs`), which take the place of `secrets` in what is rendered.
+    pub brought: Option<Secrets>,
     /// The identity of a state that is yet to be made. What its hosts sign with comes out of it.
     pub unborn: Option<Identity>,
 }
@@ -69,6 +71,7 @@ impl Kept {
             reached: None,
             unfinished: Unfinished::default(),
             keep: BTreeSet::new(),
+            brought: None,
             unborn: None,
         }
     }

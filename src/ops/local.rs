@@ -29,6 +29,8 @@ pub struct Invocation {
     pub accept_new_host_keys: bool,
     /// `--without`.
     pub without: Vec<String>,
+    /// `--custom-certs`: the folder with what an external authority signed.
+    pub custom_certs: Option<PathBuf>,
     /// The verb, for history and lock.
     pub command: &'static str,
     /// `user@machine`.

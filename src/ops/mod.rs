@@ -5,6 +5,7 @@
 mod access;
 mod certs;
 mod connect;
+mod custom;
 mod diff;
 mod differences;
 mod doors;
@@ -56,6 +57,9 @@ pub use certs::Certificates;
 pub use certs::Condition;
 pub use certs::Limits;
 pub use certs::check_certificates;
+pub use custom::GenerateOptions;
+pub use custom::certificates_folder;
+pub use custom::generate_requests;
 pub use diff::Diff;
 pub use diff::DiffOptions;
 pub use diff::diff;

@@ -29,6 +29,7 @@ use crate::ops::OpsError;
 use crate::ops::Talk;
 use crate::ops::connect;
 use crate::ops::connect::RealHost;
+use crate::ops::custom;
 use crate::ops::doors::Doors;
 use crate::ops::doors::Keys;
 use crate::ops::encryption;
@@ -99,7 +100,12 @@ pub(super) async fn prepare(
     talk: &Arc<dyn Talk>,
 ) -> Result<Prepared, OpsError> {
     let local = Local::read(invocation)?;
-    let kept = Kept::open(&local.path, &local.cluster, &**talk)?;
+    let mut kept = Kept::open(&local.path, &local.cluster, &**talk)?;
+    match (&invocation.custom_certs, saved) {
+        (Some(folder), None) => kept.brought = Some(custom::bring(&local, &kept, folder, now(), &**talk)?),
+        (None, None) => custom::warn_of_unused(&local, &kept, &**talk)?,
+        (_, Some(_)) => {}
+    }
     let bundle = local.bundle()?;
     let fleet = fleet(&local, invocation, talk).await?;
     let mut prepared = survey(local, kept, saved, bundle, fleet, &**talk).await?;
@@ -135,6 +141,7 @@ pub(super) async fn survey(
         Some(saved) => (saved(&kept)?, None),
         None => render(&local, &bundle, &mut kept, &guessed, None, now)?,
     };
+    custom::warn_of_ends(&target.secrets, now, talk);
     let scopes = scopes(&target.desired, kept.reached.as_ref());
     let seen = look(&fleet, &scopes).await?;
     kept.compare(&local.cluster.name, seen.hosts.iter())?;
@@ -229,7 +236,8 @@ fn render(
     let (secrets, issued) = if let Some(target) = first {
         (target.secrets, target.issued)
     } else {
-        let (mut secrets, issued) = secrets::complete(&local.cluster, kept.secrets.as_ref(), now, &mut SystemEntropy)?;
+        let before = kept.brought.as_ref().or(kept.secrets.as_ref());
+        let (mut secrets, issued) = secrets::complete(&local.cluster, before, now, &mut SystemEntropy)?;
         // A run that died, or a plan that was saved, may have left a state without any revision: it and its identity
         // are this cluster's already.
         if let (Some(store), None) = (&kept.store, &kept.secrets) {

@@ -1,6 +1,7 @@
 //! `rotate-certs`: the target is the one that was reached last, with renewed certificates.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -16,6 +17,7 @@ use crate::ops::Invocation;
 use crate::ops::Local;
 use crate::ops::OpsError;
 use crate::ops::Talk;
+use crate::ops::custom;
 use crate::ops::kept::Kept;
 use crate::ops::prepare;
 use crate::ops::prepare::Target;
@@ -28,9 +30,14 @@ use crate::route;
 use crate::route::Renewal;
 use crate::route::Service;
 use crate::secrets;
+use crate::secrets::Issued;
 use crate::secrets::LeafId;
 use crate::secrets::Secrets;
 use crate::secrets::SystemEntropy;
+use crate::secrets::Why;
+
+/// In the history, of certificates that an external authority signed.
+const BROUGHT: &str = "certificates of an external authority";
 
 /// What `rotate-certs` was told.
 #[derive(Debug, Clone, Default)]
@@ -68,13 +75,19 @@ pub async fn rotate(
     let terms = secrets::Terms::of(&local.cluster);
     let now = prepare::now();
     let config: Mutex<Option<Digest>> = Mutex::new(None);
+    let errand = Wanted {
+        why: if invocation.custom_certs.is_some() { BROUGHT.to_owned() } else { renewal.to_string() },
+        renewal,
+        folder: invocation.custom_certs.as_deref(),
+        terms,
+    };
     let renewed = |kept: &Kept| -> Result<Target, OpsError> {
-        let (target, from) = target(kept, &renewal, terms, now)?;
+        let (target, from) = target(kept, &errand, now, &**talk)?;
         *config.lock().unwrap_or_else(PoisonError::into_inner) = Some(from);
         Ok(target)
     };
     let mut prepared = prepare::prepare(invocation, Some(&renewed), talk).await?;
-    if !renewal.is_whole() {
+    if errand.folder.is_some() || !errand.renewal.is_whole() {
         let hosts = plan::left_ended(&prepared.target.desired, &prepared.observed, now);
         if !hosts.is_empty() {
             return Err(OpsError::AllEnded { hosts: hosts.into_iter().collect() });
@@ -87,13 +100,37 @@ pub async fn rotate(
                 .to_owned(),
         );
     }
-    let errand =
-        Errand { why: renewal.to_string(), config, yes: options.yes, timings: options.timings, ..Errand::default() };
+    let errand = Errand { why: errand.why, config, yes: options.yes, timings: options.timings, ..Errand::default() };
     Box::pin(reach::reach(prepared, invocation, &errand, talk, cancel)).await
 }
 
+/// What was asked for.
+struct Wanted<'a> {
+    /// In the history; a run that died is known by it.
+    why: String,
+    renewal: Renewal,
+    /// Where an external authority's certificates lie. What bastide issues itself is then renewed only where it has ended.
+    folder: Option<&'a Path>,
+    terms: secrets::Terms,
+}
+
+impl Wanted<'_> {
+    /// What is to be issued.
+    fn leaves(&self, secrets: &Secrets, now: i64) -> BTreeSet<LeafId> {
+        if self.folder.is_none() {
+            return route::renewed_leaves(secrets, &self.renewal, now);
+        }
+        let external = secrets.external();
+        let own = secrets
+            .leaves
+            .iter()
+            .filter(|(id, leaf)| !external.contains(&secrets::issuer(id.name)) && leaf.not_after <= now);
+        own.map(|(id, _)| id.clone()).collect()
+    }
+}
+
 /// The last reached target with renewed leaves, and the cluster.yml that it came from.
-fn target(kept: &Kept, renewal: &Renewal, terms: secrets::Terms, now: i64) -> Result<(Target, Digest), OpsError> {
+fn target(kept: &Kept, wanted: &Wanted<'_>, now: i64, talk: &dyn Talk) -> Result<(Target, Digest), OpsError> {
     let store = kept.store()?;
     let load = |id: &RevisionId| -> Result<_, OpsError> {
         let (revision, desired, blobs, sealed) = store.load(id)?;
@@ -102,32 +139,70 @@ fn target(kept: &Kept, renewal: &Renewal, terms: secrets::Terms, now: i64) -> Re
     let newest = store.newest().ok_or(OpsError::NothingReached)?;
     if !newest.was_reached() {
         // The same command goes on with the certificates that it has begun to hand out.
-        if newest.command == ROTATE && newest.why == renewal.to_string() {
+        if newest.command == ROTATE && newest.why == wanted.why {
             let (config, desired, blobs, secrets) = load(&newest.id)?;
             // But for those that have ended since: nobody would come back with them.
-            let mut wanted = route::renewed_leaves(&secrets, renewal, now);
-            wanted.retain(|id| secrets.leaves.get(id).is_some_and(|leaf| leaf.not_after <= now));
-            return Ok((renewed(&desired, &blobs, &secrets, &wanted, terms, now)?, config));
+            let mut leaves = wanted.leaves(&secrets, now);
+            leaves.retain(|id| secrets.leaves.get(id).is_some_and(|leaf| leaf.not_after <= now));
+            return Ok((renewed(&desired, &blobs, &secrets, &secrets, &leaves, wanted.terms, now)?, config));
         }
         return Err(OpsError::Unfinished { revision: newest.id.clone(), command: newest.command.clone() });
     }
     let (config, desired, blobs, today) = load(&newest.id)?;
-    let wanted = route::renewed_leaves(&today, renewal, now);
-    Ok((renewed(&desired, &blobs, &today, &wanted, terms, now)?, config))
+    let Some(folder) = wanted.folder else {
+        let leaves = wanted.leaves(&today, now);
+        return Ok((renewed(&desired, &blobs, &today, &today, &leaves, wanted.terms, now)?, config));
+    };
+    let brought = custom::bring_again(kept, &today, folder, wanted.terms, now, talk)?;
+    let leaves = wanted.leaves(&brought.secrets, now);
+    let mut target = renewed(&desired, &blobs, &today, &brought.secrets, &leaves, wanted.terms, now)?;
+    target.issued.extend(brought.changed.into_iter().map(|id| Issued { id, why: Why::Brought }));
+    Ok((target, config))
 }
 
-/// A target with other certificates in the place of those that are `wanted` anew.
+/// A target with the certificates of `with` in the place of today's, those that are `wanted` issued anew.
 fn renewed(
     desired: &Desired,
     blobs: &Blobs,
     today: &Secrets,
+    with: &Secrets,
     wanted: &BTreeSet<LeafId>,
     terms: secrets::Terms,
     now: i64,
 ) -> Result<Target, OpsError> {
-    let (secrets, issued) = secrets::renew(today, wanted, terms, now, &mut SystemEntropy)?;
+    let (secrets, issued) = secrets::renew(with, wanted, terms, now, &mut SystemEntropy)?;
     let renewed = route::retarget(desired, blobs, today, &secrets);
     let mut desired = renewed.desired;
     route::replace_kubelet_pairs(&mut desired, &secrets, wanted);
     Ok(Target { desired, blobs: Arc::new(renewed.blobs), secrets, issued })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::Wanted;
+    use crate::model::Content;
+    use crate::render::tests::support;
+    use crate::route::Renewal;
+    use crate::secrets;
+    use crate::secrets::AuthorityName;
+
+    #[test]
+    fn with_certificates_that_are_brought_along_only_what_has_ended_is_issued() {
+        let cluster = support::cluster(support::ONE_HOST);
+        let mut secrets = support::secrets(&cluster);
+        let set = secrets.authorities.get_mut(&AuthorityName::Kubernetes).unwrap();
+        (set.external, set.key) = (true, Content::default());
+        let wanted = Wanted {
+            why: String::new(),
+            renewal: Renewal::default(),
+            folder: Some("folder".as_ref()),
+            terms: secrets::Terms::of(&cluster),
+        };
+        let end = secrets.leaves.values().map(|leaf| leaf.not_after).max().unwrap();
+        assert!(wanted.leaves(&secrets, end - 1).is_empty());
+        let ended = wanted.leaves(&secrets, end);
+        assert!(!ended.is_empty() && ended.iter().all(|id| secrets::issuer(id.name) != AuthorityName::Kubernetes));
+        assert!(secrets::renew(&secrets, &ended, wanted.terms, end, &mut secrets::SeededEntropy::new(1)).is_ok());
+    }
 }

@@ -118,8 +118,13 @@ pub async fn status(invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<Sta
     let certificates = ending(&target.secrets, now);
     if certificates.values().any(|left| *left <= 0) {
         notes.push(
-            "certificates have ended: `bastide rotate-certs` issues them anew and brings back what waits for them"
-                .to_owned(),
+            if target.secrets.external().is_empty() {
+                "certificates have ended: `bastide rotate-certs` issues them anew and brings back what waits for them"
+            } else {
+                "certificates have ended: an external authority has to sign new ones (`bastide certs generate-csr`), which \
+                 `bastide rotate-certs --custom-certs` brings to the hosts"
+            }
+            .to_owned(),
         );
     }
     let mut objects = Vec::new();

@@ -102,14 +102,18 @@ pub(super) fn signer(draft: &mut Draft<'_, '_>) {
         draft.wrong(RenderError::MissingSecret("authority Kubernetes".to_owned()));
         return;
     };
+    if authority.external {
+        return;
+    }
     let control_plane = draft.node.roles.control_plane();
     let component = if control_plane { Component::ControllerManager } else { Component::Proxy };
     draft.file(component, SIGNER, Access::root(0o600), authority.certificate.as_bytes());
 }
 
-/// The key that goes with it.
+/// The key that goes with it, where bastide has it.
 fn signer_key(draft: &mut Draft<'_, '_>) {
-    if let Some(authority) = draft.shop.secrets.authorities.get(&AuthorityName::Kubernetes) {
+    let authority = draft.shop.secrets.authorities.get(&AuthorityName::Kubernetes);
+    if let Some(authority) = authority.filter(|authority| !authority.external) {
         let (path, key) = ("/etc/kubernetes/pki/ca.key", authority.key.clone());
         draft.secret(Component::ControllerManager, path, Access::root(0o600), key);
     }
@@ -133,9 +137,6 @@ fn flags(draft: &mut Draft<'_, '_>) -> Flags {
         .set("cluster-cidr", cluster.network.cluster_cidr.to_string())
         .set("service-cluster-ip-range", cluster.network.service_cidr.to_string())
         .set("cluster-name", cluster.name.as_str())
-        .set("cluster-signing-cert-file", SIGNER)
-        .set("cluster-signing-key-file", format!("{PKI}/ca.key"))
-        .set("cluster-signing-duration", kubelet::renewed_for(cluster))
         // There are no bootstrap tokens.
         .set("controllers", "*,-bootstrap-signer-controller,-token-cleaner-controller")
         .set("leader-elect", "true")
@@ -143,6 +144,14 @@ fn flags(draft: &mut Draft<'_, '_>) -> Flags {
         .set("terminated-pod-gc-threshold", "1000")
         .set("tls-min-version", "VersionTLS12")
         .set("tls-cipher-suites", CIPHERS.join(","));
+    // Without a pair it signs nothing: kubelets' requests stay unanswered, and their pairs are brought to them like all others.
+    let external = draft.shop.secrets.external().contains(&AuthorityName::Kubernetes);
+    if !external {
+        flags
+            .set("cluster-signing-cert-file", SIGNER)
+            .set("cluster-signing-key-file", format!("{PKI}/ca.key"))
+            .set("cluster-signing-duration", kubelet::renewed_for(cluster));
+    }
     let common = &cluster.services.controller_manager;
     flags.overlay(SECTION, common, RULES, &mut draft.shop.judge);
     flags

@@ -80,6 +80,10 @@ pub(super) fn render(draft: &mut Draft<'_, '_>, os_name: Option<&str>) {
     // The serving pair and whom it believes as a server are watched by the kubelet itself. The same file says whom it believes as a
     // client, and that is read once.
     let mut inputs: Vec<_> = draft.digests(&[CONFIG, KUBECONFIG, AUTHORITY]).into_values().collect();
+    if is_external(draft) {
+        // One that nobody renews is read at the start alone.
+        inputs.extend(draft.digests(&[PAIR]).into_values());
+    }
     inputs.extend([prepare, unit]);
     draft.unit(Component::Kubelet, "kubelet.service", Effect::Restart, &inputs);
 }
@@ -94,8 +98,18 @@ fn identity(draft: &mut Draft<'_, '_>) {
     let issuing = draft.shop.secrets.authorities.get(&AuthorityName::Kubernetes);
     let authorities = issuing.map(|set| set.certificate.clone()).into_iter().collect();
     if let Some(leaf) = draft.leaf(LeafName::KubeletClient) {
-        draft.seeded(Component::Kubelet, PAIR, kubeconfig::joined(leaf), authorities);
+        let pair = kubeconfig::joined(leaf);
+        if is_external(draft) {
+            draft.secret(Component::Kubelet, PAIR, Access::root(0o600), pair);
+        } else {
+            draft.seeded(Component::Kubelet, PAIR, pair, authorities);
+        }
     }
+}
+
+/// Whether nobody in the cluster signs kubelets' renewals.
+fn is_external(draft: &Draft<'_, '_>) -> bool {
+    draft.shop.secrets.external().contains(&AuthorityName::Kubernetes)
 }
 
 /// bastide's own KubeletConfiguration and what the file lays over it. CIS section 4.2.

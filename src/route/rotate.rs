@@ -81,7 +81,7 @@ impl Service {
             LeafName::Scheduler => Self::KubeScheduler,
             LeafName::Proxy => Self::KubeProxy,
             LeafName::KubeletClient | LeafName::KubeletServer => Self::Kubelet,
-            LeafName::Admin => Self::Admin,
+            LeafName::Admin | LeafName::Operator => Self::Admin,
             LeafName::FrontProxyClient => Self::FrontProxy,
             LeafName::HealthCheck => Self::Balancer,
             LeafName::MetricsServer => Self::MetricsServer,

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod exchange;
+mod external;
 mod takeover;
 
 use std::collections::BTreeMap;

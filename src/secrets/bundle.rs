@@ -24,6 +24,13 @@ pub struct Secrets {
     pub etcd: EtcdBirth,
 }
 
+impl Secrets {
+    /// The authorities whose keys are elsewhere.
+    pub fn external(&self) -> BTreeSet<AuthorityName> {
+        self.authorities.iter().filter(|(_, set)| set.external).map(|(name, _)| *name).collect()
+    }
+}
+
 /// Which authority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AuthorityName {
@@ -40,8 +47,10 @@ pub enum AuthorityName {
 pub struct AuthoritySet {
     /// Certificate (PEM) that issues.
     pub certificate: String,
-    /// Its key (PKCS#8 PEM); empty where it is lost, see [`AuthoritySet::is_lost`].
+    /// Its key (PKCS#8 PEM); empty where it is lost, see [`AuthoritySet::is_lost`], and where it is elsewhere.
     pub key: Content,
+    /// Somebody else has the key, on purpose: what it signs is brought along, see [`crate::secrets::bring`].
+    pub external: bool,
     /// Further accepted certificates (PEM), none outside a rotation.
     pub also_accepted: Vec<String>,
     /// The authority of `also_accepted` that takes this one's place, or whose place this one took; none outside a rotation.
@@ -66,7 +75,7 @@ impl AuthoritySet {
     /// Whether a key of this set is nowhere any more: the cluster was taken over from its hosts, which hold no such key. What it
     /// signed is kept as long as it is accepted; nothing is issued from it.
     pub fn is_lost(&self) -> bool {
-        self.key.is_empty() || self.other.as_ref().is_some_and(|other| other.key.is_empty())
+        (self.key.is_empty() && !self.external) || self.other.as_ref().is_some_and(|other| other.key.is_empty())
     }
 
     /// All accepted certificates, the issuing one first.
@@ -161,6 +170,9 @@ pub enum LeafName {
     HealthCheck,
     /// metrics-server's serving certificate, for the aggregator. Once per cluster, where there is a metrics-server.
     MetricsServer,
+    /// bastide itself towards API servers. Once per cluster, where the Kubernetes authority is external: otherwise one is made for
+    /// an hour whenever it is needed. Never on a host.
+    Operator,
 }
 
 /// A certificate with its key.

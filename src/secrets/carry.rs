@@ -6,11 +6,13 @@ use std::collections::BTreeSet;
 use crate::secrets::AuthorityName;
 use crate::secrets::Entropy;
 use crate::secrets::Issued;
+use crate::secrets::Leaf;
 use crate::secrets::LeafId;
 use crate::secrets::LeafName;
 use crate::secrets::Secrets;
 use crate::secrets::SecretsError;
 use crate::secrets::Why;
+use crate::secrets::complete::Cannot;
 use crate::secrets::complete::Verdict;
 use crate::secrets::complete::due;
 use crate::secrets::inspect::Seen;
@@ -53,6 +55,7 @@ pub fn carry(
     }
     let mut leaves = BTreeMap::new();
     let mut issued = Vec::new();
+    let mut cannot = Cannot::default();
     for (id, old) in &stored.leaves {
         let authority = issuer(id.name);
         let (signer, set) = signers.get(&authority).ok_or(SecretsError::AuthorityMissing(authority))?;
@@ -66,6 +69,15 @@ pub fn carry(
         };
         let leaf = match (judge(first), judge(second)) {
             (Verdict::Keep(leaf), _) | (_, Verdict::Keep(leaf)) => leaf.clone(),
+            // What it signed is all there is, however soon it ends.
+            (Verdict::Issue(why), _) if set.external => {
+                let good = |leaf: &&Leaf| matches!(due(Some(leaf), &template, set, signer, (now, 0)), Verdict::Keep(_));
+                let Some(leaf) = [first, second].into_iter().flatten().find(good) else {
+                    cannot.add(authority, id, &why);
+                    continue;
+                };
+                leaf.clone()
+            }
             (Verdict::Issue(why), _) => {
                 issued.push(Issued { id: id.clone(), why });
                 issue::leaf(&id.describe(), &template, signer, terms.algorithm, now, entropy)?
@@ -74,6 +86,7 @@ pub fn carry(
         leaves.insert(id.clone(), leaf);
     }
     drop(signers);
+    cannot.or(())?;
     Ok((Secrets { leaves, ..today.clone() }, issued))
 }
 
@@ -88,6 +101,12 @@ pub fn renew(
 ) -> Result<(Secrets, Vec<Issued>), SecretsError> {
     let mut renewed = today.clone();
     let mut issued = Vec::new();
+    let external = |id: &&LeafId| today.authorities.get(&issuer(id.name)).is_some_and(|set| set.external);
+    let mut cannot = Cannot::default();
+    for id in wanted.iter().filter(external) {
+        cannot.add(issuer(id.name), id, &Why::Asked);
+    }
+    cannot.or(())?;
     for id in wanted {
         let old = today.leaves.get(id).ok_or_else(|| SecretsError::LeafMissing(id.clone()))?;
         let authority = issuer(id.name);
@@ -110,7 +129,7 @@ pub fn not_before(certificate: &str) -> Option<i64> {
 }
 
 /// Who signs a row of the table.
-pub(super) fn issuer(name: LeafName) -> AuthorityName {
+pub fn issuer(name: LeafName) -> AuthorityName {
     match name {
         LeafName::EtcdServer
         | LeafName::EtcdPeer
@@ -127,12 +146,13 @@ pub(super) fn issuer(name: LeafName) -> AuthorityName {
         | LeafName::KubeletServer
         | LeafName::Proxy
         | LeafName::HealthCheck
-        | LeafName::MetricsServer => AuthorityName::Kubernetes,
+        | LeafName::MetricsServer
+        | LeafName::Operator => AuthorityName::Kubernetes,
     }
 }
 
 /// What a certificate says, as a template for its successor.
-fn template(authority: AuthorityName, seen: Seen, terms: Terms) -> Template {
+pub(super) fn template(authority: AuthorityName, seen: Seen, terms: Terms) -> Template {
     Template {
         authority,
         common_name: seen.common_name,

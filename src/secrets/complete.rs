@@ -27,7 +27,7 @@ use crate::secrets::leaf::DAY;
 use crate::secrets::leaf::RENEW_BEFORE;
 use crate::secrets::leaf::Template;
 use crate::secrets::leaf::Terms;
-use crate::secrets::leaf::table;
+use crate::secrets::leaf::rows;
 
 /// A leaf that was made by [`complete`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub enum Why {
     Unreadable,
     /// It was asked for.
     Asked,
+    /// An external authority signed another one.
+    Brought,
 }
 
 impl fmt::Display for Why {
@@ -89,6 +91,7 @@ impl fmt::Display for Why {
             }
             Self::Unreadable => f.write_str("the kept one is unreadable"),
             Self::Asked => f.write_str("renewed as asked"),
+            Self::Brought => f.write_str("brought along"),
         }
     }
 }
@@ -115,15 +118,26 @@ pub fn complete(
     let kept = std::mem::take(&mut secrets.leaves);
     let mut issued = Vec::new();
     let mut signers = BTreeMap::new();
+    let mut cannot = Cannot::default();
     for name in AuthorityName::ALL {
         let set = secrets.authorities.get(&name).ok_or(SecretsError::AuthorityMissing(name))?;
         signers.insert(name, (Authority::read(name, set, now)?, set));
     }
-    for (id, template) in table(cluster) {
+    let external = secrets.external();
+    for (id, template) in rows(cluster, &external) {
         let (authority, set) =
             signers.get(&template.authority).ok_or(SecretsError::AuthorityMissing(template.authority))?;
         let leaf = match due(kept.get(&id), &template, set, authority, (now, margin)) {
             Verdict::Keep(leaf) => leaf.clone(),
+            // Its end is told of long before; until then and after it there is nothing better.
+            Verdict::Issue(why) if set.external => {
+                let ends = matches!(why, Why::Expired | Why::Expiring { .. });
+                let Some(leaf) = kept.get(&id).filter(|_| ends) else {
+                    cannot.add(template.authority, &id, &why);
+                    continue;
+                };
+                leaf.clone()
+            }
             Verdict::Issue(why) => {
                 let leaf = issue::leaf(&id.describe(), &template, authority, algorithm, now, entropy)?;
                 issued.push(Issued { id: id.clone(), why });
@@ -133,7 +147,25 @@ pub fn complete(
         secrets.leaves.insert(id, leaf);
     }
     drop(signers);
-    Ok((secrets, issued))
+    cannot.or((secrets, issued))
+}
+
+/// What only an external authority could sign.
+#[derive(Default)]
+pub(crate) struct Cannot(BTreeMap<AuthorityName, Vec<String>>);
+
+impl Cannot {
+    pub(crate) fn add(&mut self, authority: AuthorityName, id: &LeafId, why: &Why) {
+        self.0.entry(authority).or_default().push(format!("certificate {}: {why}", id.describe()));
+    }
+
+    /// `good`, where nothing is wanted of one.
+    pub(crate) fn or<T>(self, good: T) -> Result<T, SecretsError> {
+        match self.0.into_iter().next() {
+            None => Ok(good),
+            Some((name, wanted)) => Err(SecretsError::AuthorityExternal { name, wanted }),
+        }
+    }
 }
 
 pub(crate) enum Verdict<'a> {
@@ -161,10 +193,16 @@ pub(crate) fn due<'a>(
     if !inspect::signed_by_any(&leaf.certificate, set.accepted()) {
         return Verdict::Issue(Why::Distrusted);
     }
-    if !seen.same_subject(template) {
+    // Others may put more names and usages into a certificate than they were asked for.
+    let (same, named) = if set.external {
+        (seen.covers_subject(template), seen.sans.is_superset(&template.sans))
+    } else {
+        (seen.same_subject(template), seen.sans == template.sans)
+    };
+    if !same {
         return Verdict::Issue(Why::Subject);
     }
-    if seen.sans != template.sans {
+    if !named {
         let shown = |from: &std::collections::BTreeSet<_>, without: &std::collections::BTreeSet<_>| {
             from.difference(without).map(ToString::to_string).collect()
         };
@@ -181,7 +219,7 @@ pub(crate) fn due<'a>(
 }
 
 /// All that is made once in a cluster's life.
-fn birth(cluster: &Cluster, now: i64, entropy: &mut dyn Entropy) -> Result<Secrets, SecretsError> {
+pub(super) fn birth(cluster: &Cluster, now: i64, entropy: &mut dyn Entropy) -> Result<Secrets, SecretsError> {
     let algorithm = cluster.options.key_algorithm;
     let id = ClusterId(random_hex(entropy, 16)?);
     let mut authorities = BTreeMap::new();

@@ -25,6 +25,17 @@ pub enum SecretsError {
          another authority in its place"
     )]
     AuthorityLost(AuthorityName),
+    /// An authority's key is elsewhere, on purpose.
+    #[error("the {name} authority is an external one, from which bastide issues nothing; nothing was changed. It would have to sign\n{}", wanted.join("\n"))]
+    AuthorityExternal {
+        /// Which.
+        name: AuthorityName,
+        /// What it would have to sign, and why.
+        wanted: Vec<String>,
+    },
+    /// Certificates that were brought along and are not what they have to be.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Misfits(Vec<crate::secrets::Misfit>),
     /// A certificate could not be made.
     #[error("the certificate {leaf} cannot be issued: {reason}")]
     Issue {

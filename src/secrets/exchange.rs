@@ -35,6 +35,10 @@ pub fn accept_new_authorities(
     let mut secrets = today.clone();
     for name in names {
         let set = set_of(&mut secrets, *name)?;
+        if set.external {
+            let wanted = vec!["another authority, which bastide cannot make in its place".to_owned()];
+            return Err(SecretsError::AuthorityExternal { name: *name, wanted });
+        }
         let old = Authority::read(*name, set, now)?;
         let new = issue::authority(*name, algorithm, now, entropy)?;
         let cross_signed = issue::cross_signed(&new, (&old, set), now, entropy)?;
@@ -132,8 +136,13 @@ pub fn trial_leaf(
     now: i64,
     entropy: &mut dyn Entropy,
 ) -> Result<Leaf, SecretsError> {
-    let set =
-        AuthoritySet { certificate: certificate.to_owned(), key: key.clone(), also_accepted: Vec::new(), other: None };
+    let set = AuthoritySet {
+        certificate: certificate.to_owned(),
+        key: key.clone(),
+        also_accepted: Vec::new(),
+        other: None,
+        external: false,
+    };
     let mut template = Template::client(name, user, group);
     template.lifetime = TRIAL_LIFETIME;
     issue::leaf(user, &template, &Authority::read(name, &set, now)?, KeyAlgorithm::P256, now, entropy)

@@ -45,6 +45,9 @@ struct Form<'a> {
 struct AuthorityForm<'a> {
     certificate: Cow<'a, str>,
     key: Cow<'a, str>,
+    /// Programs from before there were any wrote none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    external: bool,
     also_accepted: Vec<String>,
     /// Only during a rotation; programs from before there were any wrote none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -114,6 +117,7 @@ pub fn seal_form(secrets: &Secrets) -> Content {
                 let form = AuthorityForm {
                     certificate: Cow::Borrowed(&set.certificate),
                     key: text(&set.key),
+                    external: set.external,
                     also_accepted: set.also_accepted.clone(),
                     other: set.other.as_ref().map(|other| OtherForm {
                         comes: other.comes,
@@ -183,6 +187,7 @@ pub fn unseal_form(document: &Content) -> Result<Secrets, SecretsError> {
         let set = AuthoritySet {
             certificate: set.certificate.into_owned(),
             key: content(set.key),
+            external: set.external,
             also_accepted: set.also_accepted,
             other: set.other.map(|other| OtherAuthority {
                 comes: other.comes,

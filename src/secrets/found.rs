@@ -95,7 +95,7 @@ impl Found {
             return None;
         }
         let also_accepted = self.certificates.iter().filter(|pem| **pem != certificate).cloned().collect();
-        Some(AuthoritySet { certificate, key, also_accepted, other: None })
+        Some(AuthoritySet { certificate, key, also_accepted, other: None, external: false })
     }
 
     /// The first key signs; all public keys verify, its own first.

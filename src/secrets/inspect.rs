@@ -32,9 +32,10 @@ impl Seen {
         if let Some(extension) = certificate.subject_alternative_name().ok()? {
             for name in &extension.value.general_names {
                 sans.insert(match name {
-                    GeneralName::DNSName(name) => San::Dns((*name).to_owned()),
+                    GeneralName::DNSName(name) => San::Dns(name.to_ascii_lowercase()),
                     GeneralName::IPAddress(bytes) => San::Ip(address(bytes)?),
-                    _ => return None,
+                    // Of a kind that nothing here looks at.
+                    _ => continue,
                 });
             }
         }
@@ -57,6 +58,15 @@ impl Seen {
             && self.organizations.iter().map(String::as_str).eq(template.organization.as_deref())
             && self.client == template.usage.client()
             && self.server == template.usage.server()
+    }
+}
+
+impl Seen {
+    /// The same of a certificate that may serve for more.
+    pub(crate) fn covers_subject(&self, template: &Template) -> bool {
+        let usage = template.usage;
+        let exact = Self { client: usage.client(), server: usage.server(), ..self.clone() };
+        exact.same_subject(template) && (self.client || !usage.client()) && (self.server || !usage.server())
     }
 }
 

@@ -27,11 +27,12 @@ use crate::secrets::leaf::BACKDATED;
 use crate::secrets::leaf::San;
 use crate::secrets::leaf::Template;
 
-/// An authority that is ready to sign, or one whose key is lost.
+/// An authority that is ready to sign, or one whose key is lost or elsewhere.
 pub(crate) struct Authority {
     name: AuthorityName,
-    /// None where the key is lost.
+    /// None where the key is lost or elsewhere.
     issuer: Option<Issuer<'static, KeyPair>>,
+    external: bool,
     not_after: i64,
 }
 
@@ -45,19 +46,27 @@ impl Authority {
             return Err(SecretsError::AuthorityExpired(name));
         }
         if set.key.is_empty() {
-            return Ok(Self { name, issuer: None, not_after: seen.not_after });
+            return Ok(Self { name, issuer: None, external: set.external, not_after: seen.not_after });
         }
         let signing = key::read(&set.key).ok_or_else(unreadable)?;
         if seen.public_key != rcgen::PublicKeyData::subject_public_key_info(&signing) {
             return Err(unreadable());
         }
         let issuer = Issuer::from_ca_cert_pem(&set.certificate, signing).map_err(|_| unreadable())?;
-        Ok(Self { name, issuer: Some(issuer), not_after: seen.not_after })
+        Ok(Self { name, issuer: Some(issuer), external: false, not_after: seen.not_after })
     }
 
-    /// Whether it signs nothing more.
+    /// Whether nobody can have it sign anything more.
     pub(crate) fn is_lost(&self) -> bool {
-        self.issuer.is_none()
+        self.issuer.is_none() && !self.external
+    }
+
+    fn without_key(&self, what: &str) -> SecretsError {
+        if self.external {
+            SecretsError::AuthorityExternal { name: self.name, wanted: vec![what.to_owned()] }
+        } else {
+            SecretsError::AuthorityLost(self.name)
+        }
     }
 
     /// When a leaf of `lifetime` that is issued now ends: never later than its authority.
@@ -85,7 +94,13 @@ pub(crate) fn authority(
     let certificate = parameters
         .self_signed(&signing)
         .map_err(|error| SecretsError::Issue { leaf: common_name, reason: error.to_string() })?;
-    Ok(AuthoritySet { certificate: certificate.pem(), key: key::pem(&signing), also_accepted: Vec::new(), other: None })
+    Ok(AuthoritySet {
+        certificate: certificate.pem(),
+        key: key::pem(&signing),
+        also_accepted: Vec::new(),
+        other: None,
+        external: false,
+    })
 }
 
 /// The certificate of `new` (same subject, same key) signed by `old`, whose set is `old_set`. None where that one's own
@@ -137,15 +152,26 @@ pub(crate) fn leaf(
     entropy: &mut dyn Entropy,
 ) -> Result<Leaf, SecretsError> {
     let wrong = |reason: String| SecretsError::Issue { leaf: what.to_owned(), reason };
-    let issuer = authority.issuer.as_ref().ok_or(SecretsError::AuthorityLost(authority.name))?;
+    let issuer = authority.issuer.as_ref().ok_or_else(|| authority.without_key(what))?;
     let own = key::generate(algorithm, entropy)?;
     let not_after = authority.end(template.lifetime, now);
     let mut parameters = parameters(&template.common_name, now, not_after, entropy)?;
+    says(&mut parameters, template, algorithm).map_err(wrong)?;
+    parameters.is_ca = IsCa::ExplicitNoCa;
+    parameters.use_authority_key_identifier_extension = true;
+    let certificate = parameters.signed_by(&own, issuer).map_err(|error| wrong(error.to_string()))?;
+    Ok(Leaf { certificate: certificate.pem(), key: key::pem(&own), not_after })
+}
+
+/// Puts what `template` says into `parameters`, which have the common name already; a key of `algorithm` is to do that.
+pub(crate) fn says(
+    parameters: &mut CertificateParams,
+    template: &Template,
+    algorithm: KeyAlgorithm,
+) -> Result<(), String> {
     if let Some(organization) = &template.organization {
         parameters.distinguished_name.push(DnType::OrganizationName, organization.as_str());
     }
-    parameters.is_ca = IsCa::ExplicitNoCa;
-    parameters.use_authority_key_identifier_extension = true;
     parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     if algorithm == KeyAlgorithm::Rsa2048 {
         // TLS 1.2's RSA key exchange encrypts to the key; ECDSA keys only sign.
@@ -160,13 +186,12 @@ pub(crate) fn leaf(
     for san in &template.sans {
         parameters.subject_alt_names.push(match san {
             San::Ip(address) => SanType::IpAddress(*address),
-            San::Dns(name) => SanType::DnsName(
-                name.as_str().try_into().map_err(|_| wrong(format!("{name:?} is not a name in ASCII")))?,
-            ),
+            San::Dns(name) => {
+                SanType::DnsName(name.as_str().try_into().map_err(|_| format!("{name:?} is not a name in ASCII"))?)
+            }
         });
     }
-    let certificate = parameters.signed_by(&own, issuer).map_err(|error| wrong(error.to_string()))?;
-    Ok(Leaf { certificate: certificate.pem(), key: key::pem(&own), not_after })
+    Ok(())
 }
 
 fn parameters(

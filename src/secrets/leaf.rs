@@ -101,6 +101,15 @@ pub(crate) enum Usage {
 }
 
 impl Usage {
+    /// Of a row of the table.
+    pub(crate) fn of(name: LeafName) -> Self {
+        match name {
+            LeafName::ApiServer | LeafName::KubeletServer | LeafName::MetricsServer => Self::Server,
+            LeafName::EtcdServer | LeafName::EtcdPeer => Self::Both,
+            _ => Self::Client,
+        }
+    }
+
     pub(crate) fn client(self) -> bool {
         self != Self::Server
     }
@@ -202,6 +211,17 @@ pub(crate) fn table(cluster: &Cluster) -> BTreeMap<LeafId, Template> {
     leaves
 }
 
+/// Every leaf that `cluster` needs of these `authorities`: an external one signs a certificate for bastide itself too.
+pub(crate) fn rows(cluster: &Cluster, external: &BTreeSet<AuthorityName>) -> BTreeMap<LeafId, Template> {
+    let mut leaves = table(cluster);
+    if external.contains(&AuthorityName::Kubernetes) {
+        // RKE's name and group for it.
+        let template = Template::client(AuthorityName::Kubernetes, "kube-admin", Some("system:masters"));
+        leaves.insert(LeafId { name: LeafName::Operator, host: None }, template);
+    }
+    leaves
+}
+
 /// kubeadm's names and RKE's together. Every API server carries every control plane's names, so that a balancer or a
 /// client may be handed over from one to another.
 fn apiserver_sans(cluster: &Cluster) -> BTreeSet<San> {
@@ -253,7 +273,7 @@ impl fmt::Display for AuthorityName {
 
 impl LeafName {
     /// All rows, in the table's order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::ApiServer,
         Self::ApiServerKubeletClient,
         Self::ApiServerEtcdClient,
@@ -270,6 +290,7 @@ impl LeafName {
         Self::Proxy,
         Self::HealthCheck,
         Self::MetricsServer,
+        Self::Operator,
     ];
 
     /// Stable, for people and for the sealed document.
@@ -291,6 +312,7 @@ impl LeafName {
             Self::Proxy => "proxy",
             Self::HealthCheck => "health-check",
             Self::MetricsServer => "metrics-server",
+            Self::Operator => "operator",
         }
     }
 }

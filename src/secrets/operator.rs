@@ -4,6 +4,8 @@ use crate::config::KeyAlgorithm;
 use crate::secrets::AuthorityName;
 use crate::secrets::Entropy;
 use crate::secrets::Leaf;
+use crate::secrets::LeafId;
+use crate::secrets::LeafName;
 use crate::secrets::Secrets;
 use crate::secrets::SecretsError;
 use crate::secrets::issue;
@@ -22,7 +24,7 @@ pub const SUPER_ADMIN_USER: &str = "bastide:up";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operator<'a> {
     /// bastide itself: system:masters, one hour. Reaches a new API server before any RBAC object exists. Stays in
-    /// memory; never written anywhere.
+    /// memory; never written anywhere. An external authority's is kept, sealed, and lasts as long as that one said.
     SuperAdmin,
     /// A person's kubeconfig: group [`ADMIN_GROUP`].
     Person {
@@ -46,7 +48,15 @@ pub fn operator_leaf(
     let name = AuthorityName::Kubernetes;
     let set = secrets.authorities.get(&name).ok_or(SecretsError::AuthorityMissing(name))?;
     let template = template(whom)?;
-    issue::leaf(&template.common_name, &template, &Authority::read(name, set, now)?, algorithm, now, entropy)
+    let own = LeafId { name: LeafName::Operator, host: None };
+    if set.external && whom == Operator::SuperAdmin {
+        return secrets.leaves.get(&own).cloned().ok_or(SecretsError::LeafMissing(own));
+    }
+    let what = match &template.organization {
+        Some(group) => format!("a client certificate with CN={} and O={group}", template.common_name),
+        None => template.common_name.clone(),
+    };
+    issue::leaf(&what, &template, &Authority::read(name, set, now)?, algorithm, now, entropy)
 }
 
 fn template(whom: Operator<'_>) -> Result<Template, SecretsError> {

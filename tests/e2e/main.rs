@@ -9,6 +9,7 @@ mod bucket;
 mod bundle;
 mod checks;
 mod encryption;
+mod external;
 mod faults;
 mod hosts;
 mod identity;

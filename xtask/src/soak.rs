@@ -39,6 +39,8 @@ pub(crate) enum Part {
     Keys,
     /// Authorities exchanged on one and on three hosts, by runs that die, and taken back
     Authorities,
+    /// Roles apart, with external authorities alone, and a renewed set of certificates and back
+    External,
     /// One and three hosts taken over without state and identity, by runs that die too
     Identity,
     /// One and three hosts that were off until all of their certificates had ended, and one whose components take up new ones
@@ -89,6 +91,7 @@ impl Part {
             Self::Hosts
                 | Self::Keys
                 | Self::Authorities
+                | Self::External
                 | Self::Identity
                 | Self::Revival
                 | Self::Restore
@@ -112,6 +115,9 @@ impl Part {
             }
             Self::Authorities => {
                 vec!["--no-fail-fast", "--test", "e2e", "--", "--ignored", "--test-threads=1", "authorities::"]
+            }
+            Self::External => {
+                vec!["--no-fail-fast", "--test", "e2e", "--", "--ignored", "--test-threads=1", "external::"]
             }
             Self::Identity => {
                 vec!["--no-fail-fast", "--test", "e2e", "--", "--ignored", "--test-threads=1", "identity::"]

@@ -1,9 +1,12 @@
 //! Arguments of the commands that look back, go back, and renew.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use clap::Subcommand;
 use clap::ValueEnum;
 
+use crate::cli::args::Custom;
 use crate::cli::args::OutputFormat;
 use crate::cli::args::Reach;
 use crate::route::Service;
@@ -31,21 +34,23 @@ pub(in crate::cli) struct Rollback {
 pub(in crate::cli) struct RotateCerts {
     #[command(flatten)]
     pub reach: Reach,
+    #[command(flatten)]
+    pub custom: Custom,
     /// Only this service's (repeatable): etcd, kubelet, kube-apiserver, kube-proxy, kube-scheduler,
     /// kube-controller-manager, admin, front-proxy, balancer, metrics-server
-    #[arg(long = "service", value_name = "SERVICE", value_parser = service)]
+    #[arg(long = "service", value_name = "SERVICE", value_parser = service, conflicts_with = "custom_certs")]
     pub services: Vec<Service>,
     /// Only this host's (repeatable)
-    #[arg(long = "host", value_name = "HOST")]
+    #[arg(long = "host", value_name = "HOST", conflicts_with = "custom_certs")]
     pub hosts: Vec<String>,
     /// Only what ends within this many days, such as 30d
-    #[arg(long, value_name = "DAYS", value_parser = days)]
+    #[arg(long, value_name = "DAYS", value_parser = days, conflicts_with = "custom_certs")]
     pub due: Option<u32>,
     /// Put new certificate authorities in the place of the cluster's own: kubernetes, etcd and front-proxy
     ///
     /// In three legs, each a revision of its own: both are accepted, the new ones issue, the old ones are accepted no more. A run
     /// that was cut off goes on with the same command; `bastide rollback` goes back leg by leg.
-    #[arg(long, alias = "rotate-ca", group = "exchange", conflicts_with_all = ["services", "hosts", "due"])]
+    #[arg(long, alias = "rotate-ca", group = "exchange", conflicts_with_all = ["services", "hosts", "due", "custom_certs"])]
     pub ca: bool,
     /// Only this authority (repeatable): kubernetes, etcd, front-proxy
     #[arg(long = "authority", value_name = "AUTHORITY", value_parser = authority, requires = "ca")]
@@ -54,7 +59,7 @@ pub(in crate::cli) struct RotateCerts {
     ///
     /// In three legs, each a revision of its own: both verify, the new one signs, the old one verifies no more. The last leg waits
     /// for the longest life of a token (24 h unless cluster.yml says otherwise): run the command again then.
-    #[arg(long, group = "exchange", conflicts_with_all = ["services", "hosts", "due"])]
+    #[arg(long, group = "exchange", conflicts_with_all = ["services", "hosts", "due", "custom_certs"])]
     pub service_account_key: bool,
     /// The old one is not to be believed any more: no waiting for tokens to end, and no rollback over the last leg
     #[arg(long, requires = "exchange")]
@@ -153,6 +158,28 @@ pub(in crate::cli) enum Certs {
         #[arg(short, long, value_enum, default_value_t)]
         output: CertsFormat,
     },
+    /// Write requests for everything that an external authority is to sign
+    ///
+    /// Asks no host. Each NAME-csr.pem says what NAME.pem has to say; the keys are drawn here and lie beside them in keys.sealed, sealed
+    /// like the state, so that none is ever on the disk in clear. What was written before and not signed yet stays as it is. Sign them,
+    /// put NAME.pem and the authority's own certificate (kube-ca.pem) into the folder, then run `bastide up --custom-certs`, or
+    /// `bastide rotate-certs --custom-certs` on a cluster that runs.
+    GenerateCsr(GenerateCsr),
+}
+
+/// `certs generate-csr`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct GenerateCsr {
+    /// Where they go [default: <FILE>_certs beside the cluster's file]
+    #[arg(long, value_name = "FOLDER")]
+    pub cert_dir: Option<PathBuf>,
+    /// Whose certificates an external authority signs (repeatable): kubernetes, etcd, front-proxy [default: kubernetes; of a cluster that
+    /// exists, those that are external]
+    #[arg(long = "authority", value_name = "AUTHORITY", value_parser = authority)]
+    pub authorities: Vec<AuthorityName>,
+    /// Keep the state's identity without passphrase or second recipient (on a new cluster)
+    #[arg(long)]
+    pub no_identity_backup: bool,
 }
 
 /// Certificates on stdout.

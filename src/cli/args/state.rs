@@ -84,6 +84,8 @@ pub(in crate::cli) struct TakeOver {
 pub(in crate::cli) enum Cert {
     /// `rotate-certs`
     Rotate(super::RotateCerts),
+    /// `certs generate-csr`
+    GenerateCsr(super::GenerateCsr),
 }
 
 /// `util`

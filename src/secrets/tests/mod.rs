@@ -3,6 +3,7 @@
 mod carry;
 mod certificates;
 mod complete;
+mod custom;
 mod documents;
 mod exchange;
 mod servers;

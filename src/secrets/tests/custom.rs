@@ -1,0 +1,511 @@
+//! An external authority: the real openssl signs what bastide asks for, and everything that is not as it has to be is refused.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use super::support::DAY;
+use super::support::node;
+use super::support::read;
+use crate::config::Cluster;
+use crate::config::KeyAlgorithm;
+use crate::model::Content;
+use crate::model::HostName;
+use crate::model::Role;
+use crate::secrets::AuthorityName;
+use crate::secrets::Brought;
+use crate::secrets::CustomFiles;
+use crate::secrets::LeafId;
+use crate::secrets::LeafName;
+use crate::secrets::Operator;
+use crate::secrets::Prefer;
+use crate::secrets::Secrets;
+use crate::secrets::SecretsError;
+use crate::secrets::SeededEntropy;
+use crate::secrets::Terms;
+use crate::secrets::accept_new_authorities;
+use crate::secrets::bring;
+use crate::secrets::bring_again;
+use crate::secrets::carry;
+use crate::secrets::complete;
+use crate::secrets::issuer;
+use crate::secrets::leaf::Usage;
+use crate::secrets::leaf::rows;
+use crate::secrets::operator_leaf;
+use crate::secrets::renew;
+use crate::secrets::requests;
+use crate::secrets::seal_form;
+use crate::secrets::unseal_form;
+
+/// openssl signs with the machine's clock.
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_secs()).unwrap()
+}
+
+/// An authority in a folder of its own.
+struct Authority(tempfile::TempDir);
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let authority = Self(tempfile::tempdir().unwrap());
+        authority.openssl(
+            &["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "900"],
+            &["-keyout", "ca.key", "-out", "ca.pem", "-subj", &format!("/CN={name}")],
+        );
+        authority
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn openssl(&self, first: &[&str], second: &[&str]) {
+        let output = Command::new("openssl").args(first).args(second).current_dir(self.path()).output().unwrap();
+        assert!(output.status.success(), "openssl {first:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn certificate(&self) -> Content {
+        Content::new(std::fs::read(self.path().join("ca.pem")).unwrap())
+    }
+
+    /// What it makes of a request; `more` are options of `openssl x509`.
+    fn sign(&self, request: &str, more: &[&str]) -> Content {
+        std::fs::write(self.path().join("request"), request).unwrap();
+        let copies =
+            ["x509", "-req", "-in", "request", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out", "leaf"];
+        let days: &[&str] = if more.contains(&"-days") { &[] } else { &["-days", "300"] };
+        let extensions: &[&str] = if more.contains(&"-extfile") { &[] } else { &["-copy_extensions", "copyall"] };
+        self.openssl(&copies, &[days, extensions, more].concat());
+        Content::new(std::fs::read(self.path().join("leaf")).unwrap())
+    }
+
+    /// With other extensions than it was asked for.
+    fn sign_as(&self, request: &str, extensions: &str, more: &[&str]) -> Content {
+        std::fs::write(self.path().join("extensions"), extensions).unwrap();
+        self.sign(request, &[more, &["-extfile", "extensions"]].concat())
+    }
+}
+
+/// Requests of `names`, and what `authority` made of them.
+struct Folder {
+    files: CustomFiles,
+    requests: BTreeMap<String, String>,
+}
+
+fn asked(cluster: &Cluster, previous: Option<&Secrets>, files: CustomFiles, seed: u64) -> Folder {
+    let names = [AuthorityName::Kubernetes].into();
+    let all = requests(cluster, previous, &names, &files, &mut SeededEntropy::new(seed)).unwrap();
+    let mut folder = Folder { files, requests: BTreeMap::new() };
+    for request in all {
+        folder.files.files.insert(request.file.clone(), Content::new(request.text.as_bytes()));
+        folder.files.keys.extend(request.key.map(|key| (request.stem.clone(), key)));
+        folder.requests.insert(request.stem, request.text);
+    }
+    folder
+}
+
+impl Folder {
+    fn signed(mut self, authority: &Authority) -> Self {
+        self.files.files.insert("kube-ca.pem".to_owned(), authority.certificate());
+        for (stem, request) in &self.requests {
+            self.files.files.insert(format!("{stem}.pem"), authority.sign(request, &[]));
+        }
+        self
+    }
+
+    fn put(&mut self, file: &str, content: Content) -> Content {
+        self.files.files.insert(file.to_owned(), content).unwrap_or_default()
+    }
+
+    fn brought(&self, cluster: &Cluster) -> Result<Brought, SecretsError> {
+        bring(cluster, None, &self.files, now(), &mut SeededEntropy::new(8))
+    }
+
+    /// Everything that is wrong, one line each.
+    fn misfits(&self, cluster: &Cluster) -> Vec<String> {
+        match self.brought(cluster) {
+            Err(SecretsError::Misfits(all)) => all.iter().map(ToString::to_string).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn born(cluster: &Cluster, folder: &Folder) -> Secrets {
+    let brought = folder.brought(cluster).unwrap();
+    let (secrets, issued) = complete(cluster, Some(&brought.secrets), now(), &mut SeededEntropy::new(9)).unwrap();
+    assert!(issued.iter().all(|one| issuer(one.id.name) != AuthorityName::Kubernetes), "{issued:?}");
+    secrets
+}
+
+/// One host with all roles, and a worker behind a balancer.
+fn two_hosts() -> Cluster {
+    read(
+        "{cluster_name: demo, kubernetes_version: v1.37.1, network: {plugin: none}, ingress: {provider: none}, nodes: [\
+         {address: 192.0.2.11, hostname_override: cp1, user: root, role: [controlplane, etcd, worker]}, \
+         {address: 192.0.2.21, hostname_override: w1, user: root, role: [worker]}]}",
+    )
+}
+
+#[test]
+fn what_openssl_signs_is_used_and_its_authority_s_key_is_nowhere() {
+    let (cluster, authority) = (two_hosts(), Authority::new("external"));
+    let folder = asked(&cluster, None, CustomFiles::default(), 1).signed(&authority);
+    let names: Vec<_> = folder.requests.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        [
+            "kube-admin",
+            "kube-admin-conf-cp1",
+            "kube-apiserver-cp1",
+            "kube-apiserver-kubelet-client-cp1",
+            "kube-controller-manager-cp1",
+            "kube-health-check-w1",
+            "kube-kubelet-cp1",
+            "kube-kubelet-w1",
+            "kube-metrics-server",
+            "kube-node-cp1",
+            "kube-node-w1",
+            "kube-proxy-cp1",
+            "kube-proxy-w1",
+            "kube-scheduler-cp1",
+        ]
+    );
+    let secrets = born(&cluster, &folder);
+    assert_eq!(secrets.external(), [AuthorityName::Kubernetes].into());
+    assert!(secrets.authorities[&AuthorityName::Kubernetes].key.is_empty());
+    assert_eq!(
+        secrets.leaves.keys().collect::<Vec<_>>(),
+        rows(&cluster, &secrets.external()).keys().collect::<Vec<_>>()
+    );
+    assert_eq!(unseal_form(&seal_form(&secrets)).unwrap(), secrets);
+    // bastide's own way in is the one that was signed for it.
+    let own =
+        operator_leaf(&secrets, Operator::SuperAdmin, KeyAlgorithm::P256, now(), &mut SeededEntropy::new(1)).unwrap();
+    assert_eq!(own, secrets.leaves[&LeafId { name: LeafName::Operator, host: None }]);
+    // Once more: nothing is anything else.
+    let again = bring(&cluster, Some(&secrets), &folder.files, now(), &mut SeededEntropy::new(8)).unwrap();
+    assert_eq!((again.secrets, again.changed), (secrets, BTreeSet::new()));
+}
+
+#[test]
+fn requests_stay_as_they_are_until_their_certificates_are_in_use() {
+    let (cluster, authority) = (two_hosts(), Authority::new("external"));
+    let first = asked(&cluster, None, CustomFiles::default(), 1);
+    let second = asked(&cluster, None, first.files.clone(), 2);
+    assert_eq!(first.requests, second.requests);
+    // Another name: another request with the same key, and all others stay.
+    let mut named = two_hosts();
+    named.sans.push("api.example.com".to_owned());
+    let third = asked(&named, None, second.files.clone(), 3);
+    let changed: Vec<_> =
+        third.requests.iter().filter(|(stem, text)| first.requests[*stem] != **text).map(|(stem, _)| stem).collect();
+    assert_eq!(changed, ["kube-apiserver-cp1"]);
+    assert_eq!(third.files.keys, first.files.keys);
+    // In use: the next ones are for other keys.
+    let folder = second.signed(&authority);
+    let secrets = born(&cluster, &folder);
+    let next = asked(&cluster, Some(&secrets), folder.files.clone(), 4);
+    assert!(next.requests.iter().all(|(stem, text)| folder.requests[stem] != *text));
+    assert!(next.files.keys.iter().all(|(stem, key)| folder.files.keys[stem] != *key));
+}
+
+#[test]
+fn each_wrong_file_is_refused_and_named() {
+    let (cluster, authority, other) = (two_hosts(), Authority::new("external"), Authority::new("external"));
+    let mut folder = asked(&cluster, None, CustomFiles::default(), 1).signed(&authority);
+    let ask = |folder: &Folder, stem: &str| folder.requests[stem].clone();
+    let client = "keyUsage=digitalSignature\nextendedKeyUsage=clientAuth\n";
+    let proxy = ask(&folder, "kube-proxy-w1");
+    let server = ask(&folder, "kube-kubelet-w1");
+    let mut check = |file: &str, content: Option<Content>, wanted: &[&str]| {
+        let good = match content {
+            Some(content) => folder.put(file, content),
+            None => folder.files.files.remove(file).unwrap(),
+        };
+        assert_eq!(folder.misfits(&cluster), wanted, "{file}");
+        folder.put(file, good);
+        folder.brought(&cluster).unwrap();
+    };
+    check("kube-proxy-w1.pem", None, &["kube-proxy-w1.pem: is missing; kube-proxy-w1-csr.pem is the request"]);
+    check("kube-proxy-w1.pem", Some(Content::new("-----BEGIN")), &["kube-proxy-w1.pem: holds no certificate"]);
+    check(
+        "kube-proxy-w1.pem",
+        Some(other.sign(&proxy, &[])),
+        &["kube-proxy-w1.pem: issuer: is not signed by the authority in kube-ca.pem"],
+    );
+    check(
+        "kube-proxy-w1.pem",
+        Some(authority.sign_as(&proxy, "keyUsage=digitalSignature\nextendedKeyUsage=serverAuth\n", &[])),
+        &["kube-proxy-w1.pem: extendedKeyUsage: lacks clientAuth"],
+    );
+    check(
+        "kube-proxy-w1.pem",
+        Some(authority.sign_as(&proxy, "", &[])),
+        &["kube-proxy-w1.pem: extendedKeyUsage: lacks clientAuth"],
+    );
+    check(
+        "kube-proxy-w1.pem",
+        Some(authority.sign_as(
+            &proxy,
+            "keyUsage=keyEncipherment\nextendedKeyUsage=clientAuth\nbasicConstraints=CA:TRUE\n",
+            &[],
+        )),
+        &[
+            "kube-proxy-w1.pem: basicConstraints: is an authority's (CA:TRUE)",
+            "kube-proxy-w1.pem: keyUsage: does not allow to sign (digitalSignature), which every handshake of TLS needs",
+        ],
+    );
+    check(
+        "kube-proxy-w1.pem",
+        Some(authority.sign_as(&proxy, client, &["-subj", "/CN=system:kube-proxy/O=system:masters"])),
+        &["kube-proxy-w1.pem: O: is \"system:masters\", and must be none"],
+    );
+    check(
+        "kube-node-w1.pem",
+        Some(authority.sign_as(
+            &ask(&folder_of(&cluster), "kube-node-w1"),
+            client,
+            &["-subj", "/CN=system:node/O=system:nodes"],
+        )),
+        &[
+            "kube-node-w1.pem: CN: is \"system:node\", and must be \"system:node:w1\"",
+            "kube-node-w1.pem: key: is another one than that of its request: neither the folder nor bastide has the one that belongs to it",
+        ],
+    );
+    check(
+        "kube-kubelet-w1.pem",
+        Some(authority.sign_as(
+            &server,
+            "keyUsage=digitalSignature\nextendedKeyUsage=serverAuth\nsubjectAltName=DNS:w1\n",
+            &[],
+        )),
+        &["kube-kubelet-w1.pem: subjectAltName: lacks 192.0.2.21"],
+    );
+    check(
+        "kube-proxy-w1.pem",
+        Some(authority.sign(&proxy, &["-sha1"])),
+        &["kube-proxy-w1.pem: signature: is made with MD5 or SHA-1, which nothing in Kubernetes believes"],
+    );
+    let two = [authority.sign(&proxy, &[]), authority.certificate()]
+        .map(|pem| String::from_utf8(pem.expose().to_vec()).unwrap())
+        .concat();
+    check(
+        "kube-proxy-w1.pem",
+        Some(Content::new(two)),
+        &["kube-proxy-w1.pem: holds 2 certificates, and must hold this one alone"],
+    );
+    // The folder's own key file, which is another one.
+    let stranger = folder_of(&cluster).files.keys["kube-proxy-w1"].clone();
+    folder.files.keys.remove("kube-proxy-w1");
+    folder.put("kube-proxy-w1-key.pem", stranger);
+    assert_eq!(
+        folder.misfits(&cluster),
+        [
+            "kube-proxy-w1.pem: key: is another one than that of its request: neither the folder nor bastide has the one that belongs to it"
+        ]
+    );
+}
+
+#[test]
+fn what_has_ended_and_authorities_that_are_none_are_refused() {
+    let (cluster, authority) = (two_hosts(), Authority::new("external"));
+    let mut folder = asked(&cluster, None, CustomFiles::default(), 1).signed(&authority);
+    let later =
+        bring(&cluster, None, &folder.files, now() + 301 * DAY, &mut SeededEntropy::new(8)).unwrap_err().to_string();
+    assert_eq!(later.lines().count(), folder.requests.len(), "{later}");
+    assert!(later.lines().all(|line| line.contains("validity: has ended at ")), "{later}");
+    let early = bring(&cluster, None, &folder.files, now() - DAY, &mut SeededEntropy::new(8)).unwrap_err().to_string();
+    assert!(early.contains("kube-ca.pem: validity: begins only at "), "{early}");
+
+    // One below a root.
+    let root = Authority::new("root");
+    let extensions = "basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign,digitalSignature\n";
+    let below = root.sign_as(&folder.requests["kube-proxy-w1"], extensions, &[]);
+    let own = folder.put("kube-ca.pem", below);
+    assert!(folder.misfits(&cluster).iter().any(|line| line.starts_with("kube-ca.pem: issuer: is no root")));
+    // No authority at all.
+    folder.put("kube-ca.pem", folder.files.files["kube-proxy-w1.pem"].clone());
+    assert!(folder.misfits(&cluster).iter().any(|line| line.starts_with("kube-ca.pem: basicConstraints: ")));
+    folder.files.files.remove("kube-ca.pem");
+    assert_eq!(folder.misfits(&cluster), ["kube-ca.pem: is missing: the certificate of the authority that signs"]);
+    // One for two.
+    folder.put("kube-ca.pem", own.clone());
+    folder.put("kube-apiserver-requestheader-ca.pem", own);
+    let twice = "kube-apiserver-requestheader-ca.pem: is the authority of kube-ca.pem too; each needs one of its own";
+    assert!(folder.misfits(&cluster).contains(&twice.to_owned()));
+    // Weak keys.
+    authority.openssl(
+        &["req", "-newkey", "rsa:1024", "-nodes"],
+        &["-keyout", "weak.key", "-out", "weak", "-subj", "/CN=system:kube-proxy"],
+    );
+    folder.files.files.remove("kube-apiserver-requestheader-ca.pem");
+    let request = std::fs::read_to_string(authority.path().join("weak")).unwrap();
+    folder.put("kube-proxy-w1.pem", authority.sign_as(&request, "extendedKeyUsage=clientAuth\n", &[]));
+    folder.put("kube-proxy-w1-key.pem", Content::new(std::fs::read(authority.path().join("weak.key")).unwrap()));
+    assert_eq!(
+        folder.misfits(&cluster),
+        [
+            "kube-proxy-w1.pem: key: is an RSA key of 1024 bits, and must have 2048 or more",
+            // Not even read, so that it is as good as none.
+            "kube-proxy-w1.pem: key: is another one than that of its request: neither the folder nor bastide has the one that belongs to it",
+        ]
+    );
+}
+
+#[test]
+fn files_as_rke_has_them_do() {
+    let (cluster, authority) = (two_hosts(), Authority::new("external"));
+    let mut folder = asked(&cluster, None, CustomFiles::default(), 1).signed(&authority);
+    // One pair for all hosts, its key beside it in the form of RKE (PKCS#1), made by somebody else.
+    for host in ["cp1", "w1"] {
+        folder.files.files.remove(&format!("kube-proxy-{host}.pem")).unwrap();
+        folder.files.keys.remove(&format!("kube-proxy-{host}"));
+    }
+    authority.openssl(
+        &["req", "-newkey", "rsa:2048", "-nodes"],
+        &["-keyout", "proxy.key", "-out", "proxy", "-subj", "/CN=system:kube-proxy"],
+    );
+    authority.openssl(&["rsa", "-traditional", "-in", "proxy.key"], &["-out", "proxy.pkcs1"]);
+    let request = std::fs::read_to_string(authority.path().join("proxy")).unwrap();
+    folder.put("kube-proxy.pem", authority.sign_as(&request, "extendedKeyUsage=clientAuth,serverAuth\n", &[]));
+    let key = Content::new(std::fs::read(authority.path().join("proxy.pkcs1")).unwrap());
+    assert!(key.expose_text().unwrap().starts_with("-----BEGIN RSA PRIVATE KEY-----"));
+    folder.put("kube-proxy-key.pem", key);
+    folder.put("kube-service-account-token.pem", authority.certificate());
+    let brought = folder.brought(&cluster).unwrap();
+    assert_eq!(brought.unused, ["kube-service-account-token.pem"]);
+    let of = |host| brought.secrets.leaves[&LeafId::of(LeafName::Proxy, &HostName::new(host).unwrap())].clone();
+    assert_eq!(of("cp1"), of("w1"));
+
+    // Whoever shares goes on sharing.
+    let next = Folder { files: folder.files.clone(), requests: BTreeMap::new() };
+    let mut next = Folder { requests: asked(&cluster, Some(&brought.secrets), next.files.clone(), 3).requests, ..next };
+    next.files.keys = asked(&cluster, Some(&brought.secrets), next.files.clone(), 3).files.keys;
+    let torn = bring_again(&brought.secrets, &next.signed(&authority).files, Terms::of(&cluster), now()).unwrap_err();
+    assert_eq!(
+        torn.to_string(),
+        "kube-proxy-w1.pem: other hosts have the same certificate today, and must go on sharing one"
+    );
+}
+
+#[test]
+fn an_authority_with_its_key_is_the_cluster_s_own() {
+    let (cluster, authority) = (two_hosts(), Authority::new("brought"));
+    let mut folder = Folder { files: CustomFiles::default(), requests: BTreeMap::new() }.signed(&authority);
+    folder.put("kube-ca-key.pem", Content::new(std::fs::read(authority.path().join("ca.key")).unwrap()));
+    let brought = folder.brought(&cluster).unwrap();
+    assert!(brought.secrets.external().is_empty());
+    let (secrets, issued) = complete(&cluster, Some(&brought.secrets), now(), &mut SeededEntropy::new(9)).unwrap();
+    assert_eq!(issued.len(), secrets.leaves.len());
+    let again = bring(&cluster, Some(&secrets), &folder.files, now(), &mut SeededEntropy::new(8)).unwrap();
+    assert_eq!(again.changed, BTreeSet::new());
+    folder.put("kube-ca-key.pem", Content::new(std::fs::read(Authority::new("other").path().join("ca.key")).unwrap()));
+    assert!(folder.misfits(&cluster)[0].starts_with("kube-ca.pem: key: kube-ca-key.pem is not its key"));
+}
+
+#[test]
+fn nothing_is_issued_in_an_external_authority_s_name() {
+    let (mut cluster, authority) = (two_hosts(), Authority::new("external"));
+    let folder = asked(&cluster, None, CustomFiles::default(), 1).signed(&authority);
+    let secrets = born(&cluster, &folder);
+    let entropy = &mut SeededEntropy::new(4);
+    let terms = Terms::of(&cluster);
+    let wanted = |error: SecretsError| match error {
+        SecretsError::AuthorityExternal { name: AuthorityName::Kubernetes, wanted } => wanted,
+        other => panic!("{other:?}"),
+    };
+    // Not when they end, not even after it: there is nothing better.
+    for later in [250, 400] {
+        let (kept, issued) = complete(&cluster, Some(&secrets), now() + later * DAY, entropy).unwrap();
+        assert!(issued.iter().all(|one| issuer(one.id.name) != AuthorityName::Kubernetes), "{issued:?}");
+        assert_eq!(
+            kept.leaves[&LeafId { name: LeafName::Operator, host: None }],
+            secrets.leaves[&LeafId { name: LeafName::Operator, host: None }]
+        );
+    }
+    let all = secrets.leaves.keys().cloned().collect();
+    assert_eq!(wanted(renew(&secrets, &all, terms, now(), entropy).unwrap_err()).len(), folder.requests.len());
+    let etcd = [LeafId::of(LeafName::EtcdServer, &HostName::new("cp1").unwrap())].into();
+    assert_eq!(renew(&secrets, &etcd, terms, now(), entropy).unwrap().1.len(), 1);
+    let person = Operator::Person { name: "alice", days: 30 };
+    let asked_for = wanted(operator_leaf(&secrets, person, KeyAlgorithm::P256, now(), entropy).unwrap_err());
+    assert_eq!(asked_for, ["a client certificate with CN=alice and O=bastide:admins"]);
+    let names: BTreeSet<_> = AuthorityName::ALL.into();
+    wanted(accept_new_authorities(&secrets, &names, KeyAlgorithm::P256, now(), entropy).unwrap_err());
+    accept_new_authorities(&secrets, &[AuthorityName::Etcd].into(), KeyAlgorithm::P256, now(), entropy).unwrap();
+
+    // A way back takes what there is along, however soon it ends, but nothing that has ended.
+    let back = |days| carry(&secrets, &secrets, Prefer::Stored, terms, now() + days * DAY, &mut SeededEntropy::new(5));
+    let leaves = |of: &Secrets| -> Vec<_> {
+        of.leaves
+            .iter()
+            .filter(|(id, _)| issuer(id.name) == AuthorityName::Kubernetes)
+            .map(|(_, leaf)| leaf.clone())
+            .collect()
+    };
+    assert_eq!(leaves(&back(290).unwrap().0), leaves(&secrets));
+    assert_eq!(wanted(back(301).unwrap_err()).len(), folder.requests.len());
+
+    // What the file asks for beyond them is named, and not made.
+    cluster.sans.push("api.example.com".to_owned());
+    cluster.nodes.push(node("w2", "192.0.2.22", "192.0.2.22", &[Role::Worker]));
+    let missing = wanted(complete(&cluster, Some(&secrets), now(), entropy).unwrap_err());
+    assert_eq!(
+        missing,
+        [
+            "certificate apiserver of cp1: names changed (+api.example.com)",
+            "certificate kubelet-client of w2: new",
+            "certificate kubelet-server of w2: new",
+            "certificate proxy of w2: new",
+            "certificate health-check of w2: new",
+        ]
+    );
+    // Requests for these alone are new.
+    let more = asked(&cluster, Some(&secrets), folder.files.clone(), 6);
+    assert!(more.requests.contains_key("kube-node-w2"));
+}
+
+#[test]
+fn a_renewed_folder_changes_what_is_another_and_must_say_as_much() {
+    let (cluster, authority) = (two_hosts(), Authority::new("external"));
+    let folder = asked(&cluster, None, CustomFiles::default(), 1).signed(&authority);
+    let secrets = born(&cluster, &folder);
+    let next = asked(&cluster, Some(&secrets), folder.files.clone(), 4).signed(&authority);
+    let brought = bring_again(&secrets, &next.files, Terms::of(&cluster), now()).unwrap();
+    assert_eq!(brought.changed.len(), next.requests.len());
+    assert_eq!(brought.secrets.authorities, secrets.authorities);
+    // Some of them do as well, and a certificate that was renewed for the same key.
+    let mut some = CustomFiles::default();
+    some.files.insert(
+        "kube-scheduler-cp1.pem".to_owned(),
+        authority.sign(&folder.requests["kube-scheduler-cp1"], &["-days", "400"]),
+    );
+    let brought = bring_again(&secrets, &some, Terms::of(&cluster), now()).unwrap();
+    assert_eq!(
+        brought.changed.into_iter().collect::<Vec<_>>(),
+        [LeafId::of(LeafName::Scheduler, &HostName::new("cp1").unwrap())]
+    );
+    // Another authority is none of this cluster's.
+    let stranger = asked(&cluster, Some(&secrets), folder.files.clone(), 4).signed(&Authority::new("external"));
+    let refused = bring_again(&secrets, &stranger.files, Terms::of(&cluster), now()).unwrap_err().to_string();
+    assert!(refused.contains("kube-ca.pem: is another kubernetes authority"), "{refused}");
+    assert!(refused.contains("kube-proxy-w1.pem: issuer: is not signed by"), "{refused}");
+    // And a cluster of bastide's own has nothing to be brought to.
+    let (own, _) = complete(&cluster, None, now(), &mut SeededEntropy::new(1)).unwrap();
+    let refused = bring_again(&own, &next.files, Terms::of(&cluster), now()).unwrap_err().to_string();
+    assert!(refused.contains("cannot be given to"), "{refused}");
+}
+
+#[test]
+fn the_usages_of_the_rows_are_those_of_the_table() {
+    for (id, template) in rows(&super::support::cluster(), &AuthorityName::ALL.into()) {
+        assert_eq!(Usage::of(id.name), template.usage, "{}", id.describe());
+    }
+}
+
+/// Requests with other keys.
+fn folder_of(cluster: &Cluster) -> Folder {
+    asked(cluster, None, CustomFiles::default(), 77)
+}
