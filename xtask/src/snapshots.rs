@@ -38,7 +38,7 @@ const FILL: &str = r#"
 crictl=$(ls /opt/bastide/crictl-*/crictl | head -n 1)
 etcd=$(pgrep -xo etcd)
 put() { "/proc/$etcd/root/usr/local/bin/etcdctl" --endpoints=https://127.0.0.1:2379 --cacert=/etc/etcd/pki/ca.crt \
-  --cert=/etc/etcd/pki/healthcheck-client.crt --key=/etc/etcd/pki/healthcheck-client.key put "$1" >/dev/null; }
+  --cert=/etc/etcd/pki/healthcheck-client.crt --key=/etc/etcd/pki/healthcheck-client.key --command-timeout=60s put "$1" >/dev/null; }
 at=0
 while [ "$at" -lt SIZE ]; do
   { head -c 524288 /dev/urandom; tr -dc 'a-z0-9 ":{}' < /dev/urandom | head -c 4096 | tee /tmp/line >/dev/null
