@@ -22,7 +22,6 @@ use super::kinds::Local;
 use super::running::Running;
 use super::running::Said;
 use crate::support::Cluster;
-use crate::support::Ended;
 
 /// Where a run is killed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -263,36 +262,34 @@ pub(crate) fn kill_of(cluster: &Cluster, command: &[&str], point: &Point) -> Res
     }
 }
 
-/// Cuts the power of `host` when the run has said this for the n-th time, and lets the run find out by itself.
-pub(crate) fn cut_at_line(cluster: &Cluster, command: &[&str], host: &str, point: &Point) -> Result<Ended> {
-    let Point::Line(_, said, nth) = point else { bail!("{point}: not said") };
-    let mut run = Running::with(cluster, command)?;
-    let reached = run.says(*nth, |other| steady(other) == *said)?;
-    if reached {
-        cluster.host(host).power_cut()?;
+/// Cuts the power of `host` at the point, which may be on no other host, and lets the run find out by itself.
+pub(crate) fn cut_at(cluster: &Cluster, command: &[&str], host: &str, point: &Point) -> Result<()> {
+    match point {
+        Point::Line(_, said, nth) => {
+            let mut run = Running::with(cluster, command)?;
+            let reached = run.says(*nth, |other| steady(other) == *said)?;
+            if reached {
+                cluster.host(host).power_cut()?;
+            }
+            let ended = run.end()?;
+            ensure!(reached, "{point} was not reached: {ended}");
+            ensure!(ended.code != Some(0), "{point}: a run whose host was cut off ended well: {ended}");
+        }
+        Point::Inside(_, on, call, nth) if on == host => {
+            let points = bed::Points::on(&cluster.bed, host);
+            points.hold_at(*nth, &pattern(call))?;
+            let mut run = Held::start(cluster, command)?;
+            let reached = run.until(&points)?;
+            cluster.host(host).power_cut()?;
+            let ended = run.ends_within(PATIENCE);
+            // It waits for nothing when it is on again.
+            points.go_on()?;
+            points.calls()?;
+            ensure!(reached, "{point}: was not reached: {}", run.told()?);
+            ensure!(ended? != Some(0), "{point}: a run whose host was cut off ended well: {}", run.told()?);
+        }
+        _ => bail!("{point}: not on {host}"),
     }
-    let ended = run.end()?;
-    ensure!(reached, "{point} was not reached: {ended}");
-    Ok(ended)
-}
-
-/// Cuts the power of the host where a script is about to do this, and waits until the run has ended by itself. The host is on again
-/// afterwards.
-pub(crate) fn cut_at(cluster: &Cluster, command: &[&str], point: &Point) -> Result<()> {
-    let Point::Inside(_, name, call, nth) = point else { bail!("{point}: is on no host") };
-    let (host, points) = (cluster.host(name), bed::Points::on(&cluster.bed, name));
-    points.hold_at(*nth, &pattern(call))?;
-    let mut run = Held::start(cluster, command)?;
-    let reached = run.until(&points)?;
-    host.power_cut()?;
-    let ended = run.ends_within(PATIENCE);
-    // It waits for nothing when it is on again.
-    points.go_on()?;
-    points.calls()?;
-    host.power_on()?;
-    host.wait()?;
-    ensure!(reached, "{point}: was not reached: {}", run.told()?);
-    ensure!(ended? != Some(0), "{point}: a run whose host was cut off ended well: {}", run.told()?);
     Ok(())
 }
 

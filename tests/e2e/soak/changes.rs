@@ -23,7 +23,6 @@ use super::record::Place;
 use super::record::Record;
 use crate::kills::from;
 use crate::kills::kinds::Inside;
-use crate::kills::kinds::Kind;
 use crate::kills::kinds::Local;
 use crate::kills::points;
 use crate::kills::points::Point;
@@ -205,18 +204,19 @@ fn with_flag(cluster: &mut Cluster, change: Change) -> Result<()> {
     cluster.write()
 }
 
-/// Each point with each way on. No kind that every change has may be without one.
+/// Each point with each way on. No kind that every change has may be without one; a short one says so little that all of it comes
+/// last, where only writes and scripts have points.
 fn cases(points: &points::Points) -> Result<Vec<Case>> {
     let kinds: BTreeSet<String> = points.all().iter().map(|point| point.stratum().0).collect();
     let local = [Local::Lock, Local::Pack, Local::Manifest, Local::Journal].map(|kind| kind.to_string());
     let inside =
         [Inside::Lock, Inside::Staging, Inside::Seal, Inside::Record, Inside::File].map(|kind| kind.to_string());
-    for kind in local.into_iter().chain(inside).chain([Kind::File.to_string()]) {
+    for kind in local.into_iter().chain(inside) {
         ensure!(kinds.contains(&kind), "no point of the kind {kind:?}");
     }
-    let lines = points.lines.clone();
+    let on_host = [&points.lines[..], &points.inside].concat();
     let killed = points.all().into_iter().map(|point| (point, How::Killed));
-    let all = killed.chain(lines.into_iter().map(|point| (point, How::PowerCut)));
+    let all = killed.chain(on_host.into_iter().map(|point| (point, How::PowerCut)));
     let each = |(point, how): (Point, How)| {
         [Then::GoesOn, Then::GoesBack].map(|then| Case { point: point.clone(), how, then })
     };
@@ -238,7 +238,7 @@ fn held(
     match case.how {
         How::Killed => points::kill_of(cluster, &told, &case.point)?,
         How::PowerCut => {
-            points::cut_at_line(cluster, &told, HOST, &case.point)?;
+            points::cut_at(cluster, &told, HOST, &case.point)?;
             let host = cluster.host(HOST);
             host.power_on()?;
             host.wait()?;

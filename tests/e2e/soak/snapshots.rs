@@ -127,7 +127,14 @@ fn counted(points: &Points) -> String {
 fn interrupt(cluster: &Cluster, command: &[&str], case: &Case) -> Result<()> {
     match case.how {
         How::Killed => points::kill_of(cluster, command, &case.point),
-        How::PowerCut => points::cut_at(cluster, command, &case.point),
+        How::PowerCut => {
+            let Point::Inside(_, name, ..) = &case.point else { bail!("{}: is on no host", case.point) };
+            let cut = points::cut_at(cluster, command, name, &case.point);
+            let host = cluster.host(name);
+            host.power_on()?;
+            host.wait()?;
+            cut
+        }
     }
 }
 
