@@ -1,17 +1,24 @@
 //! Whether workloads are rolled out.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::api::Api;
 use crate::api::ApiError;
 use crate::api::rest::Call;
 use crate::api::rest::encoded;
+use crate::model::HostName;
 use crate::model::ObjectId;
 
 impl Api {
     /// What is still being waited for, one line for each Deployment, DaemonSet or StatefulSet among `ids` that is not
-    /// rolled out. Empty when all are.
-    pub async fn workloads_ready(&self, ids: &[ObjectId]) -> Result<Vec<String>, ApiError> {
+    /// rolled out. Empty when all are. Nobody waits for pods on nodes that are `left_out`.
+    pub async fn workloads_ready(
+        &self,
+        ids: &[ObjectId],
+        left_out: &BTreeSet<HostName>,
+    ) -> Result<Vec<String>, ApiError> {
         let mut pending = Vec::new();
         for id in ids.iter().filter(|id| ["Deployment", "DaemonSet", "StatefulSet"].contains(&id.kind.as_str())) {
             let resource = self.resource(id).await?;
@@ -25,16 +32,21 @@ impl Api {
                 }
                 Err(error) => return Err(error),
             };
-            if let Some(reason) = unready(&id.kind, &live) {
-                let why = self.first_trouble(&live).await?.map(|why| format!(" ({why})")).unwrap_or_default();
+            if unready(&id.kind, &live, 0).is_none() {
+                continue;
+            }
+            let pods = self.pods_of(&live).await?;
+            let pods = || pods["items"].as_array().into_iter().flatten();
+            let gone = pods().filter(|pod| is_gone(pod, left_out)).count();
+            if let Some(reason) = unready(&id.kind, &live, i64::try_from(gone).unwrap_or(i64::MAX)) {
+                let why = pods().find_map(trouble).map(|why| format!(" ({why})")).unwrap_or_default();
                 pending.push(format!("{id}: {reason}{why}"));
             }
         }
         Ok(pending)
     }
 
-    /// What the first pod in trouble says.
-    async fn first_trouble(&self, workload: &Value) -> Result<Option<String>, ApiError> {
+    async fn pods_of(&self, workload: &Value) -> Result<Value, ApiError> {
         let labels = workload["spec"]["selector"]["matchLabels"].as_object();
         let selector: Vec<String> = labels
             .into_iter()
@@ -44,9 +56,16 @@ impl Api {
         let namespace = workload["metadata"]["namespace"].as_str().unwrap_or("default");
         let path =
             format!("/api/v1/namespaces/{}/pods?labelSelector={}", encoded(namespace), encoded(&selector.join(",")));
-        let pods = self.request(&Call::get(path, "reading the pods of a workload")).await?;
-        Ok(pods["items"].as_array().into_iter().flatten().find_map(trouble))
+        self.request(&Call::get(path, "reading the pods of a workload")).await
     }
+}
+
+/// Whether a pod is not available because its node is away.
+fn is_gone(pod: &Value, left_out: &BTreeSet<HostName>) -> bool {
+    let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+    let conditions = pod["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
+    let ready = conditions.iter().any(|one| one["type"] == "Ready" && one["status"] == "True");
+    !ready && left_out.iter().any(|host| host.as_str() == node)
 }
 
 /// Why a pod is not on a node, or why one of its containers does not run.
@@ -68,7 +87,8 @@ fn trouble(pod: &Value) -> Option<String> {
     Some(format!("{}: {reason}: {message}", pod["metadata"]["name"].as_str().unwrap_or_default()))
 }
 
-fn unready(kind: &str, live: &Value) -> Option<String> {
+/// `gone` of its pods are on nodes that are away.
+fn unready(kind: &str, live: &Value, gone: i64) -> Option<String> {
     let status = &live["status"];
     let count = |name: &str| status[name].as_i64().unwrap_or(0);
     if count("observedGeneration") < live["metadata"]["generation"].as_i64().unwrap_or(0) {
@@ -81,9 +101,9 @@ fn unready(kind: &str, live: &Value) -> Option<String> {
         let wanted = live["spec"]["replicas"].as_i64().unwrap_or(1);
         (wanted, count("updatedReplicas"), count("availableReplicas"), count("replicas"))
     };
-    if updated < wanted || all > updated {
+    if updated < wanted - gone || all > updated + gone {
         Some(format!("{updated} of {wanted} pods are up to date"))
-    } else if available < wanted {
+    } else if available < wanted - gone {
         Some(format!("{available} of {wanted} pods are available"))
     } else {
         None
@@ -95,27 +115,40 @@ fn unready(kind: &str, live: &Value) -> Option<String> {
 mod tests {
     use serde_json::json;
 
+    use super::is_gone;
     use super::trouble;
     use super::unready;
+    use crate::model::HostName;
 
     #[test]
     fn a_rollout_is_done_when_every_pod_is_new_and_available() {
         let done = json!({"metadata": {"generation": 2}, "spec": {"replicas": 2},
             "status": {"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2}});
-        assert_eq!(unready("Deployment", &done), None);
+        assert_eq!(unready("Deployment", &done, 0), None);
         let mut old_pod_left = done.clone();
         old_pod_left["status"]["replicas"] = json!(3);
-        assert_eq!(unready("Deployment", &old_pod_left), Some("2 of 2 pods are up to date".to_owned()));
+        assert_eq!(unready("Deployment", &old_pod_left, 0), Some("2 of 2 pods are up to date".to_owned()));
         let mut unseen = done;
         unseen["metadata"]["generation"] = json!(3);
-        assert!(unready("Deployment", &unseen).is_some());
+        assert!(unready("Deployment", &unseen, 0).is_some());
     }
 
     #[test]
     fn a_daemon_set_waits_for_every_node() {
         let live = json!({"metadata": {"generation": 1}, "status": {"observedGeneration": 1,
             "desiredNumberScheduled": 3, "updatedNumberScheduled": 3, "numberAvailable": 2}});
-        assert_eq!(unready("DaemonSet", &live), Some("2 of 3 pods are available".to_owned()));
+        assert_eq!(unready("DaemonSet", &live, 0), Some("2 of 3 pods are available".to_owned()));
+        assert_eq!(unready("DaemonSet", &live, 1), None);
+    }
+
+    #[test]
+    fn only_a_pod_that_is_unwell_on_a_node_left_out_is_gone() {
+        let left_out = [HostName::new("h3").unwrap()].into();
+        let pod = |node: &str, ready: &str| json!({"spec": {"nodeName": node}, "status": {"conditions": [{"type": "Ready", "status": ready}]}});
+        assert!(is_gone(&pod("h3", "False"), &left_out));
+        assert!(!is_gone(&pod("h3", "True"), &left_out));
+        assert!(!is_gone(&pod("h2", "False"), &left_out));
+        assert!(!is_gone(&json!({"status": {}}), &left_out), "it is on no node");
     }
 
     #[test]

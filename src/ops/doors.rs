@@ -312,10 +312,11 @@ impl<H: Host> Doors<H> {
         }
     }
 
-    /// Whether every Deployment and DaemonSet of bastide's own is rolled out.
+    /// Whether every Deployment and DaemonSet of bastide's own is rolled out, as far as hosts answer.
     pub(super) async fn system_workloads(&self) -> Result<(), Trouble> {
         let api = self.ready_api().await.map_err(Trouble::Silent)?;
-        match api.workloads_ready(&self.workloads).await {
+        let left_out = self.seats.keys().filter(|name| !self.hosts.contains_key(*name)).cloned().collect();
+        match api.workloads_ready(&self.workloads, &left_out).await {
             Ok(waiting) if waiting.is_empty() => Ok(()),
             Ok(waiting) => Err(Trouble::Unwell(waiting.join("; "))),
             Err(error) => Err(Trouble::Silent(self.lost(&error).await)),

@@ -320,7 +320,7 @@ async fn restart(
             api.restart(workload, stamp).await?;
             let started = Instant::now();
             loop {
-                let waiting = api.workloads_ready(std::slice::from_ref(workload)).await?;
+                let waiting = api.workloads_ready(std::slice::from_ref(workload), &BTreeSet::new()).await?;
                 if waiting.is_empty() {
                     return Ok(());
                 }
