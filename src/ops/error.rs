@@ -1,9 +1,14 @@
 //! Why a command did not do what it was asked to. Hints and exit codes are `cli/error.rs`'s.
 
+mod words;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 
+use self::words::blocked_words;
+use self::words::holders;
+use self::words::list;
 use crate::api::ApiError;
 use crate::apply::LockError;
 use crate::apply::Report;
@@ -383,26 +388,4 @@ impl OpsError {
     pub fn local(path: &Path, source: std::io::Error) -> Self {
         Self::Local { path: path.to_owned(), source }
     }
-}
-
-fn holders(hosts: &BTreeMap<HostName, Option<LockHolder>>) -> String {
-    let words = hosts.iter().map(|(host, holder)| match holder {
-        Some(LockHolder { who, command, .. }) => format!("{host} is held by {who} now (`{command}`)"),
-        None => format!("nobody holds {host} now"),
-    });
-    words.collect::<Vec<_>>().join(", ")
-}
-
-fn blocked_words(blocked: &Blocked) -> String {
-    match blocked {
-        Blocked::NotKept => "its contents are no longer kept".to_owned(),
-        Blocked::Barrier { at, barrier } => {
-            format!("revision {at} cannot be walked back over ({}): {}", barrier.name, barrier.why)
-        }
-        Blocked::Clash(clashes) => clashes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
-    }
-}
-
-fn list<T: std::fmt::Display>(items: &[T]) -> String {
-    items.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
