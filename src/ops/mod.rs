@@ -22,6 +22,7 @@ mod live;
 mod local;
 mod lost;
 mod members;
+mod perform;
 mod prepare;
 mod reach;
 mod recurring;

@@ -10,7 +10,6 @@ use crate::apply;
 use crate::apply::Locks;
 use crate::apply::Outcome;
 use crate::apply::Report;
-use crate::apply::Run;
 use crate::apply::Stamp;
 use crate::host::Contents;
 use crate::host::Host as _;
@@ -31,9 +30,9 @@ use crate::ops::access;
 use crate::ops::connect::RealHost;
 use crate::ops::encryption;
 use crate::ops::exchange;
-use crate::ops::journal::RunJournal;
-use crate::ops::local::Shelf;
 use crate::ops::lost;
+use crate::ops::perform::perform;
+use crate::ops::perform::shelf;
 use crate::ops::prepare;
 use crate::ops::prepare::Prepared;
 use crate::ops::timings::counts;
@@ -271,24 +270,8 @@ async fn run(
     hand_out(prepared, members, holder, &records).await?;
     let other_keys = encryption::make_way(prepared, &**talk, cancel).await?;
     exchange::first(prepared, first, &**talk, cancel).await?;
-    let contents: Arc<dyn Contents> =
-        Arc::new(Shelf { blobs: Arc::clone(&prepared.target.blobs), bundle: Some(Arc::clone(&prepared.bundle)) });
-    let deadlines = prepared.local.cluster.options.deadlines;
-    let journal = RunJournal::new(&prepared.kept.folder, &holder.run, &stamp.revision);
-    let run = Run {
-        target: &prepared.target.desired,
-        observed: &prepared.observed,
-        fleet: &prepared.fleet,
-        cluster: &prepared.doors,
-        journal: &journal,
-        contents: &contents,
-        progress: &**talk,
-        deadlines: apply::Deadlines { transfer: deadlines.transfer, health: deadlines.health, ready: deadlines.ready },
-        stamp,
-        id: &holder.run,
-        cancel,
-    };
-    let report = apply::run(&prepared.plan, &run, locks).await;
+    let (target, contents): (_, Arc<dyn Contents>) = (&prepared.target.desired, Arc::new(shelf(prepared)));
+    let report = perform(prepared, target, &prepared.plan, &contents, (stamp, holder), locks, talk, cancel).await;
     if other_keys && report.outcome == Outcome::Done {
         encryption::await_target(prepared, &**talk, cancel).await?;
     }

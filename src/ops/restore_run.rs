@@ -9,7 +9,6 @@ use crate::apply;
 use crate::apply::Locks;
 use crate::apply::Outcome;
 use crate::apply::Report;
-use crate::apply::Run;
 use crate::apply::Stamp;
 use crate::host::Contents;
 use crate::host::Survivor;
@@ -29,8 +28,7 @@ use crate::ops::RestoreOptions;
 use crate::ops::Talk;
 use crate::ops::access;
 use crate::ops::connect::RealHost;
-use crate::ops::journal::RunJournal;
-use crate::ops::local::Shelf;
+use crate::ops::perform;
 use crate::ops::prepare;
 use crate::ops::prepare::Prepared;
 use crate::ops::reach;
@@ -271,24 +269,8 @@ pub(super) async fn perform(
     talk: &Arc<dyn Talk>,
     cancel: &CancellationToken,
 ) -> Result<Report, OpsError> {
-    let shelf = Shelf { blobs: Arc::clone(&prepared.target.blobs), bundle: Some(Arc::clone(&prepared.bundle)) };
-    let contents: Arc<dyn Contents> = Arc::new(WithDatabase { shelf, source });
-    let deadlines = prepared.local.cluster.options.deadlines;
-    let journal = RunJournal::new(&prepared.kept.folder, &holder.run, &stamp.revision);
-    let run = Run {
-        target,
-        observed: &prepared.observed,
-        fleet: &prepared.fleet,
-        cluster: &prepared.doors,
-        journal: &journal,
-        contents: &contents,
-        progress: &**talk,
-        deadlines: apply::Deadlines { transfer: deadlines.transfer, health: deadlines.health, ready: deadlines.ready },
-        stamp,
-        id: &holder.run,
-        cancel,
-    };
-    let report = apply::run(plan, &run, locks).await;
+    let contents: Arc<dyn Contents> = Arc::new(WithDatabase { shelf: perform::shelf(prepared), source });
+    let report = perform::perform(prepared, target, plan, &contents, (stamp, holder), locks, talk, cancel).await;
     if report.outcome == Outcome::Done { Ok(report) } else { Err(OpsError::Stopped(Box::new(report))) }
 }
 
