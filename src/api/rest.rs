@@ -18,7 +18,7 @@ use crate::host::HostError;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// One attempt may take this long; a hung server must not eat the whole patience.
+/// One attempt may take this long, or half of the patience; a hung server must not eat the whole of it.
 const ATTEMPT: Duration = Duration::from_secs(30);
 /// Objects of one answer; as kubectl.
 const PAGE: usize = 500;
@@ -135,7 +135,7 @@ impl Api {
             body = bytes.to_vec();
         }
         let request = request.body(body).map_err(|error| Failure::Final(unreadable(call, &error)))?;
-        let end = until.min(Instant::now() + ATTEMPT);
+        let end = until.min(Instant::now() + ATTEMPT.max(self.patience / 2));
         match tokio::time::timeout_at(end, self.client.request_text(request)).await {
             Err(_) => Err(Failure::Passing("no answer".to_owned())),
             Ok(Ok(text)) => serde_json::from_str(&text).map_err(|error| Failure::Final(unreadable(call, &error))),

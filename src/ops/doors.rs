@@ -15,6 +15,7 @@ use crate::api::Credentials;
 use crate::api::etcd::Etcd;
 use crate::api::probe;
 use crate::apply::Health;
+use crate::config::Deadlines;
 use crate::host::Host;
 use crate::model::Blobs;
 use crate::model::Desired;
@@ -30,12 +31,6 @@ use crate::secrets::LeafId;
 use crate::secrets::LeafName;
 use crate::secrets::Secrets;
 
-/// Longest time for one question to a component.
-const PROBE: Duration = Duration::from_secs(10);
-/// Longest time for an answer of several megabytes, which an API server's metrics are.
-const LONG_PROBE: Duration = Duration::from_secs(30);
-/// How long a request to the API server is tried again before another control plane is asked.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// Where API servers listen.
 const API_PORT: u16 = 6443;
 
@@ -51,8 +46,30 @@ pub(super) struct Doors<H: Host> {
     boots: BTreeMap<HostName, String>,
     /// Members that a restore went without.
     away: BTreeSet<HostName>,
-    patience: Duration,
+    patience: Patience,
+    /// How long a node may take to register.
+    registration: Duration,
     api: Mutex<Option<(HostName, Arc<Api>)>>,
+}
+
+/// How long answers are waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Patience {
+    /// One question to a component.
+    question: Duration,
+    /// An answer of several megabytes, which an API server's metrics are.
+    long_question: Duration,
+    /// A request to the API server, tried again, before another control plane is asked.
+    request: Duration,
+}
+
+impl Patience {
+    /// 10, 30 and 20 s where a component may take the usual 5 minutes to become healthy, and not less where it may take less: a
+    /// machine that is slow in the one is slow in the other, and a late answer would be taken for none.
+    fn of(health: Duration) -> Self {
+        let share = |part: u32, least: u64| (health / part).max(Duration::from_secs(least));
+        Self { question: share(30, 10), long_question: share(10, 30), request: share(15, 20) }
+    }
 }
 
 /// Why a question has no good answer.
@@ -93,6 +110,8 @@ pub(super) struct Keys<'a> {
     pub operator: &'a crate::secrets::Leaf,
     /// `bastide.api.dial: direct`.
     pub direct: bool,
+    /// How slow components and nodes may be.
+    pub deadlines: Deadlines,
 }
 
 impl<H: Host> Doors<H> {
@@ -150,7 +169,8 @@ impl<H: Host> Doors<H> {
             direct: keys.direct,
             boots,
             away: keys.secrets.etcd.away.clone(),
-            patience: PATIENCE,
+            patience: Patience::of(keys.deadlines.health),
+            registration: keys.deadlines.ready,
             api: Mutex::new(None),
         }
     }
@@ -186,15 +206,16 @@ impl<H: Host> Doors<H> {
         let candidates = self.seats.iter().filter(|(name, seat)| seat.control_plane && !silent.contains(*name));
         for (name, seat) in candidates {
             let Some(host) = self.hosts.get(name) else { continue };
-            if self.api_server(name).await != Ok(()) {
+            if let Err(trouble) = self.api_server(name).await {
+                tracing::debug!(host = %name, %trouble, "this API server is not ready");
                 continue;
             }
             let api = if self.direct {
-                Api::direct(seat.address, API_PORT, &self.kubernetes, self.patience)?
+                Api::direct(seat.address, API_PORT, &self.kubernetes, self.patience.request)?
             } else {
-                Api::through(Arc::clone(host), seat.address, API_PORT, &self.kubernetes, self.patience)?
+                Api::through(Arc::clone(host), seat.address, API_PORT, &self.kubernetes, self.patience.request)?
             };
-            let found = (name.clone(), Arc::new(api));
+            let found = (name.clone(), Arc::new(api.with_waiting(self.registration)));
             *kept = Some(found.clone());
             return Ok(Some(found));
         }
@@ -215,20 +236,20 @@ impl<H: Host> Doors<H> {
     /// Whether that API server is ready.
     pub(super) async fn api_server(&self, name: &HostName) -> Result<(), Trouble> {
         let (host, seat) = self.seat(name)?;
-        told(probe::api_server(&**host, seat.address, &self.kubernetes, PROBE).await)
+        told(probe::api_server(&**host, seat.address, &self.kubernetes, self.patience.question).await)
     }
 
     /// The digest of the encryption configuration that this API server works with; none where it does not say.
     pub(super) async fn loaded_encryption(&self, name: &HostName) -> Result<Option<Digest>, Trouble> {
         let (host, seat) = self.seat(name)?;
-        let answer = api::loaded_encryption(&**host, seat.address, &self.kubernetes, LONG_PROBE).await;
+        let answer = api::loaded_encryption(&**host, seat.address, &self.kubernetes, self.patience.long_question).await;
         answer.map_err(Trouble::silent)
     }
 
     /// Whether this API server gets answers from the plugins that encrypt for it.
     pub(super) async fn plugins(&self, name: &HostName) -> Result<(), Trouble> {
         let (host, seat) = self.seat(name)?;
-        told(api::plugins(&**host, seat.address, &self.kubernetes, PROBE).await)
+        told(api::plugins(&**host, seat.address, &self.kubernetes, self.patience.question).await)
     }
 
     /// The names of the keys with which this API server verifies tokens, in order.
@@ -241,7 +262,8 @@ impl<H: Host> Doors<H> {
             path: "/openid/v1/jwks",
             on_behalf_of: None,
         };
-        let answer = api::trial(&**host, &trial, &self.kubernetes, PROBE).await.map_err(Trouble::silent)?;
+        let answer =
+            api::trial(&**host, &trial, &self.kubernetes, self.patience.question).await.map_err(Trouble::silent)?;
         let keys = api::published_key_ids(&answer.body).map(|keys| keys.into_iter().collect());
         keys.ok_or_else(|| Trouble::Unwell(format!("{}: the API server names no keys for tokens", answer.status)))
     }
@@ -251,31 +273,33 @@ impl<H: Host> Doors<H> {
         let members = self.seats.iter().filter(|(_, seat)| seat.etcd);
         members.filter_map(|(name, seat)| {
             let (host, credentials) = (self.hosts.get(name)?, self.etcd.get(name)?);
-            Some((name, Etcd { host, address: seat.address, credentials, deadline: PROBE }))
+            Some((name, Etcd { host, address: seat.address, credentials, deadline: self.patience.question }))
         })
     }
 
     /// Whether that controller manager is healthy.
     pub(super) async fn controller_manager(&self, name: &HostName) -> Result<(), Trouble> {
-        told(probe::controller_manager(&**self.seat(name)?.0, PROBE).await)
+        told(probe::controller_manager(&**self.seat(name)?.0, self.patience.question).await)
     }
 
     /// Whether that scheduler is healthy.
     pub(super) async fn scheduler(&self, name: &HostName) -> Result<(), Trouble> {
-        told(probe::scheduler(&**self.seat(name)?.0, PROBE).await)
+        told(probe::scheduler(&**self.seat(name)?.0, self.patience.question).await)
     }
 
     /// Whether that kubelet is healthy.
     pub(super) async fn kubelet(&self, name: &HostName) -> Result<(), Trouble> {
-        told(probe::kubelet(&**self.seat(name)?.0, PROBE).await)
+        told(probe::kubelet(&**self.seat(name)?.0, self.patience.question).await)
     }
 
     /// Whether that member is healthy and knows every member as started.
     pub(super) async fn etcd_member(&self, name: &HostName) -> Result<(), Trouble> {
         let (host, seat) = self.seat(name)?;
-        told(probe::etcd(&**host, PROBE).await)?;
+        told(probe::etcd(&**host, self.patience.question).await)?;
         let credentials = self.etcd.get(name).ok_or_else(|| Trouble::silent("it has no health-check certificate"))?;
-        let members = probe::etcd_members(&**host, seat.address, credentials, PROBE).await.map_err(Trouble::silent)?;
+        let members = probe::etcd_members(&**host, seat.address, credentials, self.patience.question)
+            .await
+            .map_err(Trouble::silent)?;
         let expected = self.seats.iter().filter(|(name, seat)| seat.etcd && !self.away.contains(*name)).count();
         let started = members.iter().filter(|member| !member.name.is_empty() && !member.learner).count();
         if started == expected {
@@ -289,7 +313,7 @@ impl<H: Host> Doors<H> {
     pub(super) async fn etcd_leader(&self) -> Option<HostName> {
         let asked = self.seats.iter().filter(|(_, seat)| seat.etcd).map(|(name, seat)| async move {
             let (host, credentials) = (self.hosts.get(name)?, self.etcd.get(name)?);
-            let leads = probe::etcd_leads(&**host, seat.address, credentials, PROBE).await;
+            let leads = probe::etcd_leads(&**host, seat.address, credentials, self.patience.question).await;
             (leads.ok()?).then(|| name.clone())
         });
         futures::future::join_all(asked).await.into_iter().flatten().next()
@@ -298,7 +322,7 @@ impl<H: Host> Doors<H> {
     /// Whether that member can commit, whatever the other ones are doing.
     pub(super) async fn etcd_commits(&self, name: &HostName) -> bool {
         let Ok((host, _)) = self.seat(name) else { return false };
-        told(probe::etcd(&**host, PROBE).await) == Ok(())
+        told(probe::etcd(&**host, self.patience.question).await) == Ok(())
     }
 
     /// Whether the node is Ready with the host's present boot.

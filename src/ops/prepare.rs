@@ -308,7 +308,12 @@ pub(super) fn doors(
     let operator = secrets::operator_leaf(&target.secrets, Operator::SuperAdmin, algorithm, now, &mut SystemEntropy)?;
     let hosts = fleet.iter().map(|(name, host)| (name.clone(), Arc::clone(host))).collect();
     let boots = observed.hosts.iter().map(|(name, host)| (name.clone(), host.boot_id.clone())).collect();
-    let keys = Keys { secrets: &target.secrets, operator: &operator, direct: local.cluster.options.dial_direct };
+    let keys = Keys {
+        secrets: &target.secrets,
+        operator: &operator,
+        direct: local.cluster.options.dial_direct,
+        deadlines: local.cluster.options.deadlines,
+    };
     Ok(Doors::new(hosts, &target.desired, Arc::clone(&target.blobs), boots, &keys))
 }
 
