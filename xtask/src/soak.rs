@@ -27,8 +27,10 @@ use crate::tree::root;
 pub(crate) enum Part {
     /// Every test on hosts, with all its cases
     Hosts,
-    /// A fresh `up` of three hosts with all roles, killed at every point
+    /// A fresh `up` of three hosts with all roles, killed at every point, one after the other
     Kills,
+    /// The same, but each point alone, from bare hosts on: a minute for each
+    KillsAlone,
     /// The same with control plane, etcd and worker apart
     KillsApart,
     /// The same as kills, on the older minor
@@ -107,6 +109,7 @@ impl Part {
                 vec!["--no-fail-fast", "--test", "api", "--test", "machine", "--test", "e2e", "--", "--test-threads=1"]
             }
             Self::Kills => of_soak("soak::kills_of_three_hosts"),
+            Self::KillsAlone => of_soak("soak::kills_of_three_hosts_each_alone"),
             Self::KillsApart => of_soak("soak::kills_with_roles_apart"),
             Self::KillsOlder => of_soak("soak::kills_of_three_hosts_on_the_older_minor"),
             Self::Changes => of_soak("soak::kills_of_changes"),
@@ -263,8 +266,11 @@ const HEAD: &str = "\
 
 Written by `cargo xtask soak` and by nothing else. Each section is the last run of that part: how many of the cases that exist
 were run (`--minutes` bounds a part; the seed gives the order, one of every kind and host first), and how they ended. *As
-promised* means, for a kill: the next `bastide up` finished what the killed one began, `bastide plan` then planned nothing, and
-no file was left half written. For a change (`changes`): the same command went on to the target of the run that died, or `rollback`
+promised* means, for a kill alone: the next `bastide up` finished what the killed one began, `bastide plan` then planned nothing, and
+no file was left half written. Where kills come one after the other, in a journey: the next `bastide up` went on at least to the
+point where it was killed in its turn, and the last one of the journey, which nothing disturbed, ended as after a kill alone (that
+end is a case of its own). A point that a journey passed by, because what lies there was done, comes in the next one; what none came
+by, and every write on the operator's disk, is killed at alone. For a change (`changes`): the same command went on to the target of the run that died, or `rollback`
 from another copy of the state led to every file's digest of before; `bastide plan` and `diff --live` then found nothing.
 For a save of a snapshot: nothing half is listed, and the same command works. For a restore: the same
 command went on to its end, or `--abort` put the old data back, and every object was as it had to be.

@@ -9,7 +9,7 @@ use crate::Bed;
 
 /// Stands in for programs, ahead of them on the scripts' PATH. It counts the calls that match a pattern and makes them, but
 /// for the one that was asked for. There it waits; or a copy breaks off in the middle, all else is not begun, and the script
-/// dies.
+/// dies. Or it waits at any call of a list, one at a time; there words that [`STEADY`] knows count as equal.
 const STAND_IN: &str = r#"#!/bin/sh
 me=${0##*/}
 for real in "/usr/bin/$me" "/usr/sbin/$me"; do [ ! -x "$real" ] || break; done
@@ -18,6 +18,21 @@ read -r at how pattern < /var/points/at
 case "$me $*" in $pattern) ;; *) exec "$real" "$@" ;; esac
 exec 7>>/var/points/calls
 flock 7
+if [ "$how" = each ]; then
+  words=$(echo "$me $*" | sed -f /var/points/steady)
+  echo "$words" >&7
+  point="$(grep -cxF -e "$words" /var/points/calls) $words"
+  if [ -e /var/points/reached ] || [ -e /var/points/go ] || ! grep -qxF -e "$point" /var/points/wanted; then
+    exec 7>&-
+    exec "$real" "$@"
+  fi
+  echo "$point" > /var/points/reached.new
+  /bin/mv /var/points/reached.new /var/points/reached
+  exec 7>&-
+  until [ -e /var/points/go ]; do sleep 0.05; done
+  /bin/rm -f /var/points/reached
+  exec "$real" "$@"
+fi
 echo "$me $*" >&7
 if [ "$(wc -l < /var/points/calls)" != "$at" ]; then
   exec 7>&-
@@ -51,6 +66,15 @@ done
 exit 1
 "#;
 
+/// Puts `#` in the place of words that are others in each run: digests, names of runs, times. They are words of hexadecimal digits, T and Z,
+/// long ones, or less long ones of decimal digits alone.
+const STEADY: &str = r"
+s/[0-9A-Fa-fTZ]\{16,\}/#/g
+:again
+s/\(^\|[^0-9A-Fa-fTZ]\)[0-9]\{8,15\}\([^0-9A-Fa-fTZ]\|$\)/\1#\2/
+t again
+";
+
 /// Places where a host's scripts are held or killed: found by what they do, not by the time at which they do it, so that every
 /// machine, fast or slow, comes by all of them.
 #[derive(Debug, Clone)]
@@ -68,6 +92,7 @@ impl Points {
         let points = Self::on(bed, host);
         fs::create_dir(&points.folder)?;
         fs::write(points.folder.join("stand-in"), STAND_IN)?;
+        fs::write(points.folder.join("steady"), STEADY)?;
         let names = programs.join(" ");
         let script = format!("for name in {names}; do install -m 755 /var/points/stand-in /usr/local/sbin/$name; done");
         bed.host(host).ssh(&script)?;
@@ -92,6 +117,22 @@ impl Points {
     /// From now on calls are counted that match the shell's `pattern`, and the `nth` waits before it begins.
     pub fn hold_at(&self, nth: usize, pattern: &str) -> Result<()> {
         self.arm(&format!("{nth} hold {pattern}"))
+    }
+
+    /// From now on calls are counted, and whichever first stands in `wanted` waits before it begins: `3 mv a b` is the third `mv a b`, with
+    /// `#` for what is another in each run.
+    pub fn hold_at_any(&self, wanted: &[String]) -> Result<()> {
+        fs::write(self.folder.join("wanted"), wanted.join("\n") + "\n")?;
+        self.arm("0 each *")
+    }
+
+    /// What is held, as it stands in the list.
+    pub fn held(&self) -> Result<Option<String>> {
+        match fs::read_to_string(self.folder.join("reached")) {
+            Ok(text) => Ok(Some(text.trim_end().to_owned())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn arm(&self, what: &str) -> Result<()> {

@@ -2,6 +2,7 @@
 //!
 //! The points are not guessed: they are what an uninterrupted run does ([`points::enumerate`]).
 
+pub(crate) mod journey;
 pub(crate) mod kinds;
 pub(crate) mod points;
 mod running;
@@ -27,7 +28,7 @@ use crate::support::Cluster;
 use crate::support::Ended;
 use crate::support::seed;
 
-const UP: [&str; 6] = ["-v", "--log-format", "json", "up", "--yes", "--no-identity-backup"];
+pub(crate) const UP: [&str; 6] = ["-v", "--log-format", "json", "up", "--yes", "--no-identity-backup"];
 
 /// Bare hosts and no state, as before the first run.
 fn anew(cluster: &Cluster) -> Result<()> {

@@ -59,7 +59,7 @@ impl Running {
     }
 
     /// Returns at the `nth` line that `wanted` knows, counted from 1; false where the run ended before.
-    pub(crate) fn says(&mut self, nth: usize, wanted: impl Fn(&Said) -> bool) -> Result<bool> {
+    pub(crate) fn says(&mut self, nth: usize, mut wanted: impl FnMut(&Said) -> bool) -> Result<bool> {
         let mut left = nth;
         for line in self.lines.by_ref() {
             let line = line?;
@@ -81,9 +81,13 @@ impl Running {
     }
 
     pub(crate) fn signal(&self, name: &str) -> Result<()> {
-        let status = std::process::Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status()?;
-        anyhow::ensure!(status.success(), "kill -s {name}: {status}");
-        Ok(())
+        signal(self.child.id(), name)
+    }
+
+    /// Kills it while somebody else reads what it says. Only good until it was waited for.
+    pub(crate) fn killer(&self) -> impl FnOnce() -> Result<()> + use<> {
+        let id = self.child.id();
+        move || signal(id, "KILL")
     }
 
     pub(crate) fn end(mut self) -> Result<Ended> {
@@ -92,4 +96,10 @@ impl Running {
         let status = self.child.wait()?;
         Ok(Ended { code: status.code(), stdout: String::new(), stderr: self.told, took: start.elapsed() })
     }
+}
+
+fn signal(process: u32, name: &str) -> Result<()> {
+    let status = std::process::Command::new("kill").args(["-s", name, &process.to_string()]).status()?;
+    anyhow::ensure!(status.success(), "kill -s {name}: {status}");
+    Ok(())
 }

@@ -1,8 +1,12 @@
 //! A fresh `up` of several hosts, killed at every point there is; each time the next `up` must finish it.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::time::Instant;
 
 use anyhow::Result;
+use anyhow::anyhow;
 use anyhow::bail;
 use anyhow::ensure;
 use bed::Host;
@@ -10,17 +14,30 @@ use bed::Node;
 
 use super::record::Place;
 use super::record::Record;
+use crate::kills::UP;
 use crate::kills::draw;
+use crate::kills::journey;
+use crate::kills::journey::Leg;
 use crate::kills::points;
 use crate::kills::points::Point;
 use crate::kills::without_state;
 use crate::support::Cluster;
+use crate::support::Ended;
 use crate::support::seed;
 
 /// What the hosts were before the first run.
 const BARE: &str = "bare";
 
-pub(super) fn run(nodes: Vec<Node>, minor: Option<&str>) -> Result<()> {
+/// How the points are come by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// In journeys, each from bare hosts until a run comes by no new point; what journeys pass by comes alone after them.
+    Journeys,
+    /// Each alone, from bare hosts to a run that nothing disturbs.
+    Alone,
+}
+
+pub(super) fn run(nodes: Vec<Node>, minor: Option<&str>, by: By) -> Result<()> {
     let mut record = Record::open()?;
     let mut cluster = Cluster::of(nodes)?;
     // Its objects are like all others, and each case would wait half a minute longer.
@@ -38,7 +55,7 @@ pub(super) fn run(nodes: Vec<Node>, minor: Option<&str>) -> Result<()> {
     })?;
     let points = points::enumerate(&cluster)?;
     cluster.assert_plans_nothing();
-    let note = format!(
+    let mut note = format!(
         "{} that a run says, {} writes of its own, {} inside its scripts on the hosts",
         points.lines.len(),
         points.calls.len(),
@@ -46,27 +63,97 @@ pub(super) fn run(nodes: Vec<Node>, minor: Option<&str>) -> Result<()> {
     );
     let all = points.all();
     record.exist(all.len(), &note)?;
-    for point in in_order(all, |point| owned(point.stratum())) {
+    let mut left: BTreeSet<Point> = all.iter().cloned().collect();
+    if by == By::Journeys {
+        let journeys = journeys(&cluster, &mut record, &mut left)?;
+        _ = write!(
+            note,
+            "; {journeys} journeys, whose ends are cases too, left {} of them for runs of their own",
+            left.len()
+        );
+        record.exist(all.len() + journeys, &note)?;
+    }
+    for point in in_order(left.into_iter().collect(), |point| owned(point.stratum())) {
         if record.time_is_up() {
             break;
         }
-        let (kind, host) = point.stratum();
-        let place = Place { kind, host: host.map(|host| described(&cluster, host)).unwrap_or_default() };
-        record.case(&place, &point.to_string(), || finished_by_the_next_one(&cluster, &point))?;
+        record.case(&place(&cluster, &point), &point.to_string(), || finished_by_the_next_one(&cluster, &point))?;
     }
     record.end()
 }
 
-fn finished_by_the_next_one(cluster: &Cluster, point: &Point) -> Result<()> {
+fn place(cluster: &Cluster, point: &Point) -> Place {
+    let (kind, host) = point.stratum();
+    Place { kind, host: host.map(|host| described(cluster, host)).unwrap_or_default() }
+}
+
+/// Journeys until one comes by nothing that is left, and how many that were.
+fn journeys(cluster: &Cluster, record: &mut Record, left: &mut BTreeSet<Point>) -> Result<usize> {
+    let mut journeys = 0;
+    loop {
+        let before = left.len();
+        if before == 0 || record.time_is_up() {
+            return Ok(journeys);
+        }
+        journeys += 1;
+        let start = Instant::now();
+        bare(cluster)?;
+        let ended = journey(cluster, record, left);
+        let what = format!("journey {journeys}, killed at {} points", before - left.len());
+        let place = Place { kind: "a journey's end".to_owned(), host: String::new() };
+        record.ended(&place, &what, start.elapsed(), ended)?;
+        if left.len() == before {
+            return Ok(journeys);
+        }
+    }
+}
+
+/// Each kill is written down once the run after it has come to the next one, or to an end as promised.
+fn journey(cluster: &Cluster, record: &mut Record, left: &mut BTreeSet<Point>) -> Result<()> {
+    let mut last: Vec<Point> = Vec::new();
+    let mut start = Instant::now();
+    loop {
+        let leg =
+            if record.time_is_up() { cluster.bastide(&UP).map(Leg::Ended) } else { journey::leg(cluster, &UP, left) };
+        let (points, ended) = match leg {
+            Ok(Leg::Killed(points)) => (points, None),
+            Ok(Leg::Ended(ended)) => (Vec::new(), Some(finished(cluster, &ended))),
+            Err(error) => (Vec::new(), Some(Err(error))),
+        };
+        let took = start.elapsed();
+        start = Instant::now();
+        for point in std::mem::replace(&mut last, points) {
+            let outcome = match &ended {
+                Some(Err(error)) => Err(anyhow!("{error:#}")),
+                _ => Ok(()),
+            };
+            record.ended(&place(cluster, &point), &point.to_string(), took, outcome)?;
+        }
+        if let Some(ended) = ended {
+            return ended;
+        }
+    }
+}
+
+/// No host has anything, nor has the operator.
+fn bare(cluster: &Cluster) -> Result<()> {
     each(cluster, |host| {
         host.power_cut()?;
         host.restore(BARE)?;
         host.power_on()?;
         host.wait()
     })?;
-    without_state(cluster)?;
+    without_state(cluster)
+}
+
+fn finished_by_the_next_one(cluster: &Cluster, point: &Point) -> Result<()> {
+    bare(cluster)?;
     points::kill_at(cluster, point)?;
-    let up = cluster.bastide(&["up", "--yes", "--no-identity-backup"])?;
+    finished(cluster, &cluster.bastide(&UP)?)
+}
+
+/// The run ended well, nothing is left to do, and nothing is half done.
+fn finished(cluster: &Cluster, up: &Ended) -> Result<()> {
     ensure!(up.code == Some(0), "the up after it: {up}");
     let plan = cluster.bastide(&["plan"])?;
     ensure!(plan.code == Some(0), "the plan after that: {plan}");

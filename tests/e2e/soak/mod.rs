@@ -11,6 +11,7 @@ use anyhow::Result;
 use anyhow::ensure;
 use bed::Node;
 
+use self::matrix::By;
 pub(crate) use self::record::Place;
 pub(crate) use self::record::Record;
 use crate::support::Cluster;
@@ -26,13 +27,19 @@ fn three() -> Vec<Node> {
 #[test]
 #[ignore = "a part of the soak"]
 fn kills_of_three_hosts() -> Result<()> {
-    matrix::run(three(), None)
+    matrix::run(three(), None, By::Journeys)
+}
+
+#[test]
+#[ignore = "a part of the soak"]
+fn kills_of_three_hosts_each_alone() -> Result<()> {
+    matrix::run(three(), None, By::Alone)
 }
 
 #[test]
 #[ignore = "a part of the soak"]
 fn kills_of_three_hosts_on_the_older_minor() -> Result<()> {
-    matrix::run(three(), Some(OLDER_MINOR))
+    matrix::run(three(), Some(OLDER_MINOR), By::Journeys)
 }
 
 #[test]
@@ -40,7 +47,7 @@ fn kills_of_three_hosts_on_the_older_minor() -> Result<()> {
 fn kills_with_roles_apart() -> Result<()> {
     let nodes =
         [("h1", "controlplane"), ("h2", "etcd"), ("h3", "worker")].map(|(host, role)| Node::with(host, &[role]));
-    matrix::run(nodes.to_vec(), None)
+    matrix::run(nodes.to_vec(), None, By::Journeys)
 }
 
 #[test]

@@ -62,7 +62,12 @@ impl Record {
     pub(crate) fn case(&mut self, place: &Place, what: &str, case: impl FnOnce() -> Result<()>) -> Result<()> {
         let start = Instant::now();
         let ended = catch_unwind(AssertUnwindSafe(case)).unwrap_or_else(|panic| Err(anyhow!("{}", words(&*panic))));
-        let seconds = start.elapsed().as_secs();
+        self.ended(place, what, start.elapsed(), ended)
+    }
+
+    /// Writes down how a case ended.
+    pub(crate) fn ended(&mut self, place: &Place, what: &str, took: Duration, ended: Result<()>) -> Result<()> {
+        let seconds = took.as_secs();
         let why = ended.err().map(|error| format!("{error:#}"));
         self.run += 1;
         self.failed += usize::from(why.is_some());
