@@ -92,38 +92,18 @@ pub(super) enum OutputFormat {
     Json,
 }
 
-/// The verbs.
+/// The verbs, in the order in which a cluster needs them, which is that of the help.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Check the file without touching any host
+    Validate(Validate),
+    /// Show what `up` would change, and change nothing
+    Plan(PlanArguments),
     /// Make the cluster equal to the file
     ///
     /// Observes every host, shows the plan, asks, and runs exactly that plan. On a new cluster everything comes up at
     /// once; on a running one the change moves host by host with a health check after each disruptive step.
     Up(Up),
-    /// Renew certificates, host by host
-    ///
-    /// Issues new keys and certificates from the cluster's authorities and brings them to where they are used: etcd members
-    /// and API servers take them up while they run, one host at a time; controller managers, schedulers, kube-proxies and
-    /// kubelets are restarted. Pods go on running. cluster.yml plays no part: nothing else changes.
-    ///
-    /// `up` renews by itself what has fewer than 90 days left. With --ca or --service-account-key what signs is exchanged instead,
-    /// while the cluster runs.
-    RotateCerts(RotateCerts),
-    /// Show what `up` would change, and change nothing
-    Plan(PlanArguments),
-    /// Take the cluster back to a revision that was reached before
-    ///
-    /// Also after a run that died halfway: `up` goes forward from there, `rollback` back. Shows the way and the plan, asks,
-    /// and appends a new revision to the history. Keys and certificates stay today's, unless their renewal is all that is
-    /// undone. cluster.yml is not touched: the next `up` would go forward again.
-    Rollback(Rollback),
-    /// Show what differs between two revisions, or between one and the live hosts
-    ///
-    /// Files line by line, manifests and objects field by field, flags by name; of secrets only that they differ. Without
-    /// numbers: the revision that was reached last against the one before it. Exits with 2 where something differs.
-    Diff(Diff),
-    /// Check the file without touching any host
-    Validate(Validate),
     /// Show revision, versions, health, certificates and drift
     ///
     /// Every component is asked on its own host, not through a balancer. Exits with 0 when all is well, 4 when something
@@ -131,27 +111,37 @@ pub(super) enum Command {
     Status(Status),
     /// Write a kubeconfig, or merge it into one
     Kubeconfig(Kubeconfig),
-    /// Take the cluster off its hosts
-    ///
-    /// Leaves nothing of bastide's behind but what docs/remove.md names. etcd snapshots stay unless --purge is given.
-    Remove(Remove),
     /// List the cluster's revisions
     ///
     /// Each is a target that was reached for: when, by whom, why, and what became of it. `bastide diff` compares two of
     /// them.
     History(History),
+    /// Show what differs between two revisions, or between one and the live hosts
+    ///
+    /// Files line by line, manifests and objects field by field, flags by name; of secrets only that they differ. Without
+    /// numbers: the revision that was reached last against the one before it. Exits with 2 where something differs.
+    Diff(Diff),
+    /// Take the cluster back to a revision that was reached before
+    ///
+    /// Also after a run that died halfway: `up` goes forward from there, `rollback` back. Shows the way and the plan, asks,
+    /// and appends a new revision to the history. Keys and certificates stay today's, unless their renewal is all that is
+    /// undone. cluster.yml is not touched: the next `up` would go forward again.
+    Rollback(Rollback),
+    /// Renew certificates, host by host
+    ///
+    /// Issues new keys and certificates from the cluster's authorities and brings them to where they are used, one host at a time.
+    /// Kubelets are restarted; all else takes them up while it runs. Pods go on running. cluster.yml plays no part: nothing
+    /// else changes.
+    ///
+    /// `up` renews by itself what has fewer than 90 days left. With --ca or --service-account-key what signs is exchanged instead,
+    /// while the cluster runs.
+    RotateCerts(RotateCerts),
     /// The cluster's certificates
     #[command(subcommand)]
     Certs(Certs),
-    /// The sealed state beside cluster.yml
+    /// Encryption at rest: its keys, and what is encrypted with which
     #[command(subcommand)]
-    State(State),
-    /// RKE's names for `rotate-certs` and `certs generate-csr`
-    #[command(subcommand, hide = true)]
-    Cert(Cert),
-    /// RKE's names for `kubeconfig` and `state recover`
-    #[command(subcommand, hide = true)]
-    Util(Util),
+    Encrypt(Encrypt),
     /// etcd: its members, and snapshots of it
     #[command(subcommand)]
     Etcd(Etcd),
@@ -166,15 +156,16 @@ pub(super) enum Command {
     /// Made from cluster.yml alone, without asking a host and without a secret; the same file gives the same text. Print it, and keep it
     /// where it can be read when this machine is gone.
     Runbook,
-    /// Encryption at rest: its keys, and what is encrypted with which
+    /// The sealed state beside cluster.yml
     #[command(subcommand)]
-    Encrypt(Encrypt),
+    State(State),
     /// SSH host keys
     #[command(subcommand)]
     Hosts(Hosts),
-    /// What a host's own timers start
-    #[command(subcommand, hide = true)]
-    Host(HostVerb),
+    /// Take the cluster off its hosts
+    ///
+    /// Leaves nothing of bastide's behind but what docs/remove.md names. etcd snapshots stay unless --purge is given.
+    Remove(Remove),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -182,11 +173,19 @@ pub(super) enum Command {
         shell: clap_complete::Shell,
     },
     /// Write the man pages into a folder
-    #[command(hide = true)]
     Man {
         /// Where
         folder: PathBuf,
     },
+    /// RKE's names for `rotate-certs` and `certs generate-csr`
+    #[command(subcommand, hide = true)]
+    Cert(Cert),
+    /// RKE's names for `kubeconfig` and `state recover`
+    #[command(subcommand, hide = true)]
+    Util(Util),
+    /// What a host's own timers start
+    #[command(subcommand, hide = true)]
+    Host(HostVerb),
 }
 
 /// What every command that reaches hosts takes.
