@@ -3,6 +3,7 @@
 //! Enters: an invocation and somebody to talk to. Leaves: what was reached. Never prints, never exits.
 
 mod access;
+mod agreed;
 mod certs;
 mod connect;
 mod custom;
@@ -27,6 +28,7 @@ mod prepare;
 mod reach;
 mod recurring;
 mod rejoin;
+mod rejoin_run;
 mod remove;
 mod restore;
 mod restore_before;

@@ -14,15 +14,10 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::apply;
-use crate::apply::Locks;
-use crate::apply::Outcome;
-use crate::apply::Report;
 use crate::apply::Stamp;
-use crate::model::Barrier;
 use crate::model::Desired;
 use crate::model::HostName;
 use crate::model::HostRecord;
-use crate::model::LockHolder;
 use crate::model::Observed;
 use crate::model::Plan;
 use crate::ops::Invocation;
@@ -31,34 +26,29 @@ use crate::ops::OpsError;
 use crate::ops::Reached;
 use crate::ops::RestoreOptions;
 use crate::ops::Talk;
-use crate::ops::access;
-use crate::ops::connect::RealHost;
 use crate::ops::kept::Kept;
 use crate::ops::members::Membership;
 use crate::ops::prepare;
 use crate::ops::prepare::Prepared;
-use crate::ops::reach;
-use crate::ops::reach::Errand;
-use crate::ops::remove::agree;
+use crate::ops::rejoin_run;
 use crate::ops::restore_run::at_once;
-use crate::ops::restore_run::perform;
 use crate::ops::restored;
-use crate::ops::timings;
 use crate::plan;
 use crate::render;
 use crate::route::restore as way;
 
 /// A member's joining, before anybody said yes.
-struct Job {
-    prepared: Prepared,
+pub(super) struct Job {
+    /// Everything that was seen and rendered.
+    pub prepared: Prepared,
     /// Whose turn it is; none where all are gone again, and what was begun is taken back.
-    host: Option<HostName>,
+    pub host: Option<HostName>,
     /// Whether its etcd is a member already, with or without a vote: an earlier run was cut off.
-    stands: bool,
+    pub stands: bool,
     /// Every etcd host that the restore went without.
-    away: Vec<HostName>,
+    pub away: Vec<HostName>,
     /// What the host is between its old data and its place among the others.
-    joining: Desired,
+    pub joining: Desired,
 }
 
 /// Lets every member join that is back.
@@ -71,7 +61,7 @@ pub(super) async fn rejoin(
     loop {
         let job = Box::pin(begin(invocation, talk)).await?;
         let more = job.host.is_some() && waiting(&job).count() > 0;
-        let reached = Box::pin(run(job, invocation, options, talk, cancel)).await?;
+        let reached = Box::pin(rejoin_run::run(job, invocation, options, talk, cancel)).await?;
         if !more || cancel.is_cancelled() {
             return Ok(reached);
         }
@@ -150,17 +140,22 @@ fn joining(prepared: &mut Prepared, host: &HostName) -> Result<Desired, OpsError
 }
 
 impl Job {
-    fn membership<'a>(&'a self, peers: &'a BTreeMap<HostName, String>, talk: &'a dyn Talk) -> Membership<'a> {
+    /// etcd's members as this job changes them.
+    pub(super) fn membership<'a>(
+        &'a self,
+        peers: &'a BTreeMap<HostName, String>,
+        talk: &'a dyn Talk,
+    ) -> Membership<'a> {
         Membership { doors: &self.prepared.doors, peers, leaving: &self.away, talk }
     }
 
     /// Hosts that stay away.
-    fn without(&self) -> BTreeSet<HostName> {
+    pub(super) fn without(&self) -> BTreeSet<HostName> {
         self.away.iter().filter(|name| self.host.as_ref() != Some(*name)).cloned().collect()
     }
 
     /// The host alone, as the target has it.
-    fn part(&self) -> Desired {
+    pub(super) fn part(&self) -> Desired {
         let others = |name: &HostName| self.host.as_ref() != Some(name);
         let others = self.prepared.target.desired.hosts.keys().filter(|name| others(name)).cloned().collect();
         way::taking_part(&self.prepared.target.desired, &others)
@@ -172,7 +167,12 @@ impl Job {
     }
 
     /// The three plans that lead to a learner on an empty folder, by their number.
-    fn before_it_joins(&self, host: &HostName, number: usize, observed: &Observed) -> Result<Plan, OpsError> {
+    pub(super) fn before_it_joins(
+        &self,
+        host: &HostName,
+        number: usize,
+        observed: &Observed,
+    ) -> Result<Plan, OpsError> {
         Ok(match number {
             0 => way::stop(&self.part(), observed),
             1 => way::without_cluster(at_once(&self.prepared, &way::bare(&self.part()), observed)?),
@@ -180,7 +180,8 @@ impl Job {
         })
     }
 
-    fn learner(&self, observed: &Observed) -> Result<Plan, OpsError> {
+    /// From an empty folder to a learner that runs.
+    pub(super) fn learner(&self, observed: &Observed) -> Result<Plan, OpsError> {
         Ok(way::without_vote(at_once(&self.prepared, &self.joining, observed)?))
     }
 
@@ -191,7 +192,7 @@ impl Job {
     }
 
     /// Everything as one plan, each part from what the one before is expected to leave.
-    fn whole(&self) -> Result<Plan, OpsError> {
+    pub(super) fn whole(&self) -> Result<Plan, OpsError> {
         let mut observed = self.prepared.observed.clone();
         let mut whole = Plan { notes: self.notes(), left_out: self.without(), ..Plan::default() };
         let mut add = |plan: Plan, observed: &mut Observed| {
@@ -235,144 +236,11 @@ impl Job {
         vec![format!("{}: does not answer; what was begun for it is taken back", names.join(", "))]
     }
 
-    fn why(&self) -> String {
+    /// For the history.
+    pub(super) fn why(&self) -> String {
         match &self.host {
             Some(host) => format!("{host} joins the restored etcd"),
             None => "a member whose joining was cut off is given up".to_owned(),
         }
     }
-}
-
-/// Shows, asks, runs, records.
-async fn run(
-    mut job: Job,
-    invocation: &Invocation,
-    options: &RestoreOptions,
-    talk: &Arc<dyn Talk>,
-    cancel: &CancellationToken,
-) -> Result<Reached, OpsError> {
-    let whole = job.whole()?;
-    talk.show(&plan::text(&whole, plan::Detail::Folded));
-    let name = job.prepared.local.cluster.name.clone();
-    let question = "This changes who belongs to etcd. Type the cluster's name to go on";
-    agree(&name, options.yes, options.cluster.as_deref(), question, &**talk)?;
-
-    let holder = reach::holder(invocation, job.prepared.now)?;
-    let (cluster, keys) = (job.prepared.local.cluster.clone(), job.prepared.target.secrets.clone());
-    let lock = job.prepared.kept.for_writing(&cluster, &keys, false, &holder, &**talk)?;
-    let (members, others) =
-        apply::hosts_to_lock(&job.prepared.target.desired, job.prepared.kept.reached.as_ref(), &whole);
-    let mut locks = Locks::take(&job.prepared.fleet, &members, &others, &holder).await?;
-    let barrier = Barrier { name: restored::LATE.to_owned(), why: job.why() };
-    let errand = Errand { why: job.why(), barrier: Some(barrier), ..Errand::default() };
-    let stamp = reach::begin(&mut job.prepared, invocation, &errand, &lock)?;
-    let without = job.without();
-    // Not onto those that stay away: a record with this revision would say that they were part of it.
-    let taking_part: BTreeSet<_> = members.difference(&without).cloned().collect();
-    let opening = |prepared: &Prepared, name: &HostName| -> Option<HostRecord> {
-        let known = prepared.observed.hosts.get(name)?.record.as_ref()?;
-        Some(apply::opening(Some(known), &stamp))
-    };
-    let handed = reach::hand_out(&job.prepared, &taking_part, &holder, &|name| opening(&job.prepared, name)).await;
-    let outcome = match handed {
-        Ok(()) => steps(&mut job, &stamp, &holder, &mut locks, talk, cancel).await,
-        Err(error) => Err(error),
-    };
-    let prepared = &mut job.prepared;
-    let ended = reach::conclude(prepared, &stamp, &holder, &lock, &taking_part, &without, outcome, talk).await;
-    drop(locks);
-    let (reached, report) = ended?;
-    if options.timings {
-        talk.show(&timings::timings(&report));
-    }
-    access::keep_operator_file(&prepared.local, &prepared.target.secrets, prepared.now, &**talk)?;
-    Ok(reached)
-}
-
-async fn steps(
-    job: &mut Job,
-    stamp: &Stamp,
-    holder: &LockHolder,
-    locks: &mut Locks<RealHost>,
-    talk: &Arc<dyn Talk>,
-    cancel: &CancellationToken,
-) -> Result<Report, OpsError> {
-    let peers = job.prepared.target.secrets.etcd.members.clone();
-    let strangers: Vec<_> = job.without().into_iter().collect();
-    job.membership(&peers, &**talk).take_out_stale(&strangers).await?;
-    if let Some(host) = job.host.clone() {
-        if !job.stands {
-            for number in 0..3 {
-                look(job).await?;
-                let plan = job.before_it_joins(&host, number, &job.prepared.observed)?;
-                perform(&job.prepared, &job.part(), &plan, None, (stamp, holder), locks, talk, cancel).await?;
-            }
-            // Its etcd has stopped and its data are gone. Announced it must be before it starts.
-            job.membership(&peers, &**talk).add_learner(&host).await?;
-        }
-        if let Err(error) = learn(job, &host, &peers, (stamp, holder), locks, talk, cancel).await {
-            if !interrupted(&error) && !cancel.is_cancelled() {
-                talk.warn(&format!("{host} is taken out of etcd again"));
-                if let Err(error) = undo(job, &host, &peers, (stamp, holder), locks, talk, cancel).await {
-                    talk.warn(&error.to_string());
-                }
-            }
-            return Err(error);
-        }
-    }
-    let (observed, plan) = job.prepared.again(&job.without()).await?;
-    job.prepared.observed = observed;
-    let target = job.prepared.target.desired.clone();
-    perform(&job.prepared, &target, &plan, None, (stamp, holder), locks, talk, cancel).await
-}
-
-/// From a learner that was announced to a member with a vote.
-async fn learn(
-    job: &mut Job,
-    host: &HostName,
-    peers: &BTreeMap<HostName, String>,
-    (stamp, holder): (&Stamp, &LockHolder),
-    locks: &mut Locks<RealHost>,
-    talk: &Arc<dyn Talk>,
-    cancel: &CancellationToken,
-) -> Result<(), OpsError> {
-    if !job.stands {
-        look(job).await?;
-        let plan = job.learner(&job.prepared.observed)?;
-        perform(&job.prepared, &job.joining, &plan, None, (stamp, holder), locks, talk, cancel).await?;
-    }
-    let patience = job.prepared.local.cluster.options.deadlines.health;
-    let membership = job.membership(peers, &**talk);
-    tokio::select! {
-        promoted = membership.promote(host, patience) => promoted,
-        () = cancel.cancelled() => Err(OpsError::Impossible(format!("{host}: interrupted before it got its vote; the same command goes on"))),
-    }
-}
-
-/// A learner is promoted or removed; what was removed must not be started again and again.
-async fn undo(
-    job: &mut Job,
-    host: &HostName,
-    peers: &BTreeMap<HostName, String>,
-    (stamp, holder): (&Stamp, &LockHolder),
-    locks: &mut Locks<RealHost>,
-    talk: &Arc<dyn Talk>,
-    cancel: &CancellationToken,
-) -> Result<(), OpsError> {
-    job.membership(peers, &**talk).take_out(host).await?;
-    look(job).await?;
-    let plan = way::stop(&job.part(), &job.prepared.observed);
-    perform(&job.prepared, &job.part(), &plan, None, (stamp, holder), locks, talk, cancel).await.map(drop)
-}
-
-/// Somebody wants it to stop here, or somebody else may be at work.
-fn interrupted(error: &OpsError) -> bool {
-    let OpsError::Stopped(report) = error else { return false };
-    matches!(report.outcome, Outcome::Cancelled | Outcome::LockLost)
-}
-
-async fn look(job: &mut Job) -> Result<(), OpsError> {
-    let scopes = prepare::scopes(&job.part(), None);
-    job.prepared.observed = prepare::look(&job.prepared.fleet, &scopes).await?;
-    Ok(())
 }

@@ -26,7 +26,8 @@ use crate::ops::Invocation;
 use crate::ops::OpsError;
 use crate::ops::RestoreOptions;
 use crate::ops::Talk;
-use crate::ops::access;
+use crate::ops::agreed::Agreed;
+use crate::ops::agreed::Question;
 use crate::ops::connect::RealHost;
 use crate::ops::perform;
 use crate::ops::prepare;
@@ -34,14 +35,12 @@ use crate::ops::prepare::Prepared;
 use crate::ops::reach;
 use crate::ops::reach::Errand;
 use crate::ops::reach::Reached;
-use crate::ops::remove::agree;
 use crate::ops::restore_before as before;
 use crate::ops::restore_source::Source;
 use crate::ops::restore_source::WithDatabase;
 use crate::ops::restored;
 use crate::ops::snapshot::Site;
 use crate::ops::survivor;
-use crate::ops::timings;
 use crate::plan;
 use crate::plan::Context;
 use crate::route::restore as route;
@@ -105,60 +104,50 @@ pub(super) async fn run(
     talk: &Arc<dyn Talk>,
     cancel: &CancellationToken,
 ) -> Result<Reached, OpsError> {
-    talk.show(&plan::text(&whole(&job)?, plan::Detail::Folded));
-    let name = job.prepared.local.cluster.name.clone();
-    let question = "This replaces what the cluster knows. Type the cluster's name to go on";
-    agree(&name, options.yes, options.cluster.as_deref(), question, &**talk)?;
-
-    let holder = reach::holder(invocation, job.prepared.now)?;
-    let (cluster, keys) = (job.prepared.local.cluster.clone(), job.prepared.target.secrets.clone());
-    let lock = job.prepared.kept.for_writing(&cluster, &keys, false, &holder, &**talk)?;
+    let whole = whole(&job)?;
     let part = job.part();
     let (members, others): (BTreeSet<_>, BTreeSet<_>) = part
         .hosts
         .keys()
         .cloned()
         .partition(|name| part.hosts.get(name).is_some_and(|host| host.roles.control_plane() || host.roles.etcd()));
-    let mut locks = Locks::take(&job.prepared.fleet, &members, &others, &holder).await?;
+    let words = "This replaces what the cluster knows";
+    let question = Question { plan: &whole, words, members: &members, others: &others };
+    let mut agreed = Agreed::ask(&mut job.prepared, &question, invocation, options, talk).await?;
     if let Some(site) = job.last.take() {
-        before::last_snapshot(&site, job.prepared.now, &holder.run, &**talk).await?;
+        before::last_snapshot(&site, job.prepared.now, &agreed.holder.run, &**talk).await?;
     }
     let errand = Errand { why: job.why.clone(), barrier: barrier(&job), ..Errand::default() };
-    let stamp = reach::begin(&mut job.prepared, invocation, &errand, &lock)?;
+    let stamp = reach::begin(&mut job.prepared, invocation, &errand, &agreed.folder)?;
     let opening = |prepared: &Prepared, name: &HostName| {
         let known = prepared.observed.hosts.get(name).and_then(|seen| seen.record.as_ref());
         Some(apply::opening(known, &stamp))
     };
     // Not yet onto members that hold nothing: a record says that the host is this cluster's, and something may lie there.
     let known: BTreeSet<_> = members.iter().filter(|name| job.has_record(name)).cloned().collect();
-    let ended = match reach::hand_out(&job.prepared, &known, &holder, &|name| opening(&job.prepared, name)).await {
-        Ok(()) => legs(&mut job, &part, &stamp, &holder, &mut locks, talk, cancel).await,
+    let ended = match reach::hand_out(&job.prepared, &known, &agreed.holder, &|name| opening(&job.prepared, name)).await
+    {
+        Ok(()) => legs(&mut job, &part, &stamp, &mut agreed, talk, cancel).await,
         Err(error) => Err(error),
     };
     let reports = match ended {
         Ok(reports) => reports,
         Err(error) => {
-            reach::close(&mut job.prepared, &lock, &stamp.revision, RevisionState::Failed)?;
+            reach::close(&mut job.prepared, &agreed.folder, &stamp.revision, RevisionState::Failed)?;
             return Err(error);
         }
     };
     let except = job.except(&reports);
-    reach::close(&mut job.prepared, &lock, &stamp.revision, reach::state(&except))?;
+    reach::close(&mut job.prepared, &agreed.folder, &stamp.revision, reach::state(&except))?;
     let closing = |name: &HostName| {
         let known = job.prepared.observed.hosts.get(name)?.record.as_ref();
         Some(HostRecord { complete: true, ..apply::opening(known, &stamp) })
     };
-    reach::hand_out(&job.prepared, &members, &holder, &closing).await?;
+    reach::hand_out(&job.prepared, &members, &agreed.holder, &closing).await?;
     if except.is_empty() {
-        job.forget(&holder.run, &**talk).await;
+        job.forget(&agreed.holder.run, &**talk).await;
     }
-    drop(locks);
-    if options.timings {
-        for report in &reports {
-            talk.show(&timings::timings(report));
-        }
-    }
-    access::keep_operator_file(&job.prepared.local, &job.prepared.target.secrets, job.prepared.now, &**talk)?;
+    agreed.end(&job.prepared, &reports, options, talk)?;
     Ok(if except.is_empty() { Reached::Wholly } else { Reached::Except(except) })
 }
 
@@ -310,15 +299,14 @@ async fn legs(
     job: &mut Job,
     part: &Desired,
     stamp: &Stamp,
-    holder: &LockHolder,
-    locks: &mut Locks<RealHost>,
+    agreed: &mut Agreed,
     talk: &Arc<dyn Talk>,
     cancel: &CancellationToken,
 ) -> Result<Vec<Report>, OpsError> {
     let mut reports = Vec::new();
     for leg in job.legs.clone() {
         if leg == Leg::Gather {
-            job.gather(&holder.run, &**talk).await?;
+            job.gather(&agreed.holder.run, &**talk).await?;
             continue;
         }
         look(job, part, leg == Leg::Objects).await?;
@@ -326,8 +314,8 @@ async fn legs(
         if plan.is_empty() {
             continue;
         }
-        let report =
-            perform(&job.prepared, part, &plan, job.source.clone(), (stamp, holder), locks, talk, cancel).await?;
+        let (by, source) = ((stamp, &agreed.holder), job.source.clone());
+        let report = perform(&job.prepared, part, &plan, source, by, &mut agreed.locks, talk, cancel).await?;
         for (addon, reasons) in &report.addons {
             for reason in reasons {
                 talk.warn(&format!("addon {addon}: {reason}"));
