@@ -16,6 +16,7 @@ use crate::cli::console::Console;
 use crate::cli::error;
 use crate::cli::restore;
 use crate::cli::restore::Recover;
+use crate::cli::restore::Rejoin;
 use crate::cli::restore::Restore;
 use crate::cli::restore::host_name;
 use crate::cli::run::ended;
@@ -56,14 +57,8 @@ pub(super) enum Etcd {
         #[command(flatten)]
         reach: Reach,
     },
-    /// Make etcd whole again from one member that survived, where quorum is lost and there is no snapshot
-    ///
-    /// Shows what will be done, and asks for the cluster's name. The control plane stops everywhere; then the survivor's data, its log
-    /// included, are made into a database, every member keeps its old data aside as /var/lib/etcd.before-…, gets that database
-    /// as a member of a new etcd cluster, and everything starts again. Hosts that are gone for good must be taken out of
-    /// cluster.yml or installed anew at their addresses first. Refused while etcd has a quorum. Cut off at any step, the same
-    /// command goes on, or --abort puts the old data back.
     Recover(Recover),
+    Rejoin(Rejoin),
     /// Snapshots: sealed, signed, and all that a restore needs beside the identity
     #[command(subcommand)]
     Snapshot(Snapshot),
@@ -234,6 +229,11 @@ pub(super) async fn run(
         }
         Etcd::Recover(recover) => {
             let reached = restore::recover(recover, config, talk, cancel).await?;
+            console.settle();
+            Ok(ended(&reached, console))
+        }
+        Etcd::Rejoin(rejoin) => {
+            let reached = restore::rejoin(rejoin, config, talk, cancel).await?;
             console.settle();
             Ok(ended(&reached, console))
         }

@@ -48,7 +48,13 @@ pub(super) struct Restore {
     pub timings: bool,
 }
 
-/// `etcd recover`
+/// Make etcd whole again from one member that survived, where quorum is lost and there is no snapshot
+///
+/// Shows what will be done, and asks for the cluster's name. The control plane stops everywhere; then the survivor's data, its log
+/// included, are made into a database, every member keeps its old data aside as /var/lib/etcd.before-…, gets that database
+/// as a member of a new etcd cluster, and everything starts again. Hosts that are gone for good must be taken out of
+/// cluster.yml or installed anew at their addresses first. Refused while etcd has a quorum. Cut off at any step, the same
+/// command goes on, or --abort puts the old data back.
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[derive(Debug, Args)]
 #[group(skip)]
@@ -75,6 +81,53 @@ pub(super) struct Recover {
     pub timings: bool,
 }
 
+/// Replace a member that lost its data, while the others go on
+///
+/// Shows what will be done, and asks for the cluster's name. A snapshot is taken; then what etcd lists on that host leaves for good,
+/// what is left of its data is kept aside as /var/lib/etcd.before-…, and a learner begins there, which gets everything from the
+/// others, and its vote once it has it. Nothing else stops. Before each change of the members it is asked whether a quorum holds
+/// before and after it. A learner that gets no further is taken out again. Cut off at any step, the same command goes on.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(super) struct Rejoin {
+    #[command(flatten)]
+    pub reach: Reach,
+    /// Do not ask; needs --cluster
+    #[arg(short, long, requires = "cluster")]
+    pub yes: bool,
+    /// The cluster's name, as a proof that this one is meant
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// Change the members without a snapshot before
+    #[arg(long)]
+    pub no_last_snapshot: bool,
+    /// Print where the time went
+    #[arg(long)]
+    pub timings: bool,
+    /// The host whose member lost its data
+    #[arg(value_name = "HOST", value_parser = host_name)]
+    pub host: HostName,
+}
+
+/// Runs `etcd rejoin`.
+pub(super) async fn rejoin(
+    rejoin: Rejoin,
+    config: &Path,
+    talk: &Arc<dyn Talk>,
+    cancel: &CancellationToken,
+) -> Result<Reached, OpsError> {
+    let options = RestoreOptions {
+        no_last_snapshot: rejoin.no_last_snapshot,
+        way: RestoreWay::Rejoin,
+        member: Some(rejoin.host),
+        yes: rejoin.yes,
+        cluster: rejoin.cluster,
+        timings: rejoin.timings,
+        ..RestoreOptions::default()
+    };
+    Box::pin(ops::restore(&invocation(config, &rejoin.reach, "etcd rejoin"), &options, talk, cancel)).await
+}
+
 /// Runs `etcd recover`.
 pub(super) async fn recover(
     recover: Recover,
@@ -87,6 +140,7 @@ pub(super) async fn recover(
         accept_foreign: false,
         no_last_snapshot: true,
         way: way(recover.abort, recover.rejoin),
+        member: None,
         yes: recover.yes,
         cluster: recover.cluster,
         timings: recover.timings,
@@ -120,6 +174,7 @@ pub(super) async fn run(
         accept_foreign: restore.accept_foreign,
         no_last_snapshot: restore.no_last_snapshot,
         way: way(restore.abort, restore.rejoin),
+        member: None,
         yes: restore.yes,
         cluster: restore.cluster,
         timings: restore.timings,

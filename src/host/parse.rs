@@ -87,6 +87,7 @@ pub(crate) fn observed(node: &HostName, scope: &Scope, answer: &[u8]) -> Result<
     users(&sections, scope, &mut host)?;
     host.images = sections.lines("images").filter_map(image).collect();
     host.pods = pods(node, sections.text("pods"))?;
+    host.etcd_gone = sections.lines("etcd").any(|line| line == "gone");
     host.lock = holder(sections.text("lock"))?;
     host.squatters = squatters(&sections, scope);
     Ok(host)

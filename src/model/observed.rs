@@ -97,6 +97,8 @@ pub struct ObservedHost {
     pub users: BTreeMap<String, (u32, u32)>,
     /// For each desired uid that another name holds: uid to that name.
     pub taken_uids: BTreeMap<u32, String>,
+    /// Whether bastide set an etcd member up here and its log is gone: it has never run, or its data are lost.
+    pub etcd_gone: bool,
     /// bastide's own record, where there is one.
     pub record: Option<HostRecord>,
     /// Why this is not bastide's to write to, before the first write.

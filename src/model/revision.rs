@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::model::Digest;
+use crate::model::HostName;
 use crate::model::KubeVersion;
 
 /// Number for people, random part against two copies of one state that each make a revision of the same number.
@@ -57,6 +58,9 @@ pub struct Revision {
     /// that were made before this was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<i64>,
+    /// The host whose etcd member it lets join the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joins: Option<HostName>,
 }
 
 impl Revision {

@@ -266,7 +266,10 @@ pub enum OpsError {
     #[error(transparent)]
     Bucket(#[from] BucketError),
     /// A restore was begun and has not come to its end.
-    #[error("a restore of etcd was begun on this cluster and has not come to its end (revision {revision}: {why})")]
+    #[error(
+        "{} was begun on this cluster and has not come to its end (revision {revision}: {why})",
+        if *joins { "a member's joining etcd" } else { "a restore of etcd" }
+    )]
     RestoreUnfinished {
         /// Its newest revision.
         revision: RevisionId,
@@ -298,7 +301,7 @@ pub enum OpsError {
     },
     /// Hosts that were away during a restore.
     #[error(
-        "{}: what lies there of etcd's data is from before the restore of revision {revision}, which went without",
+        "{}: what lies there of etcd's data is not the cluster's: etcd has gone on without since revision {revision}",
         hosts.iter().map(HostName::as_str).collect::<Vec<_>>().join(", ")
     )]
     DataBeforeRestore {

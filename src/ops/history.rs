@@ -95,6 +95,7 @@ mod tests {
             versions: std::collections::BTreeMap::new(),
             returns_to: to.map(id),
             ended: None,
+            joins: None,
         }
     }
 

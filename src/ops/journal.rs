@@ -118,6 +118,7 @@ mod tests {
             versions: std::collections::BTreeMap::new(),
             returns_to: None,
             ended: None,
+            joins: None,
         }
     }
 

@@ -50,6 +50,8 @@ pub(super) struct Errand {
     pub why: String,
     /// What keeps a rollback from walking back over it.
     pub barrier: Option<Barrier>,
+    /// The host whose etcd member joins the others.
+    pub joins: Option<HostName>,
     /// The revision whose target is taken up again.
     pub returns_to: Option<RevisionId>,
     /// cluster.yml that the target came from; absent: the one at hand.
@@ -240,6 +242,7 @@ pub(super) fn begin(
         versions: prepared.target.desired.versions(),
         returns_to: errand.returns_to.clone(),
         ended: None,
+        joins: errand.joins.clone(),
     };
     let target = &prepared.target;
     store.begin(lock, &revision, &target.desired, &target.blobs, &secrets::seal_form(&target.secrets))?;

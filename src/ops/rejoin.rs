@@ -1,8 +1,9 @@
-//! `etcd snapshot restore --rejoin`: a member that a restore went without joins the cluster that was made then.
+//! `etcd snapshot restore --rejoin`: a member that a restore went without joins the cluster that was made then. `etcd rejoin HOST`: a
+//! member that lost its data does, while the others go on.
 //!
-//! It is a stranger to it: what it holds is the old cluster's. So that is taken away and kept, and a learner begins in its place, which
-//! gets everything from the others, as they are now, and its vote once it has it. No snapshot is needed. Until then the API servers do
-//! not know it: an etcd client asks all members that it knows by turns, and one with the old data answers, with errors.
+//! It is a stranger to them: what it holds is the old cluster's, or nothing. So that is taken away and kept, what etcd lists there leaves
+//! for good, and a learner begins in its place, which gets everything from the others, as they are now, and its vote once it has it. No
+//! snapshot is needed. Until then the API servers do not know one that a restore went without: an etcd client asks all members that it knows by turns, and one with the old data answers, with errors.
 //!
 //! One host at a time, each a revision; every step may be cut off, and the same command goes on. Where the host whose turn it was is
 //! gone again, the command takes out what was begun for it.
@@ -20,6 +21,7 @@ use crate::model::HostName;
 use crate::model::HostRecord;
 use crate::model::Observed;
 use crate::model::Plan;
+use crate::model::Revision;
 use crate::ops::Invocation;
 use crate::ops::Local;
 use crate::ops::OpsError;
@@ -33,8 +35,10 @@ use crate::ops::prepare::Prepared;
 use crate::ops::rejoin_run;
 use crate::ops::restore_run::at_once;
 use crate::ops::restored;
+use crate::ops::snapshot::Site;
 use crate::plan;
 use crate::render;
+use crate::route::Member;
 use crate::route::restore as way;
 
 /// A member's joining, before anybody said yes.
@@ -45,10 +49,16 @@ pub(super) struct Job {
     pub host: Option<HostName>,
     /// Whether its etcd is a member already, with or without a vote: an earlier run was cut off.
     pub stands: bool,
-    /// Every etcd host that the restore went without.
+    /// Every etcd host that etcd goes on without, that one included.
     pub away: Vec<HostName>,
     /// What the host is between its old data and its place among the others.
     pub joining: Desired,
+    /// Where a snapshot is taken before any member changes; none where it goes on, or nobody wants one.
+    pub last: Option<Site>,
+    /// Whether it is one that lost its data, and no restore went without it.
+    lost: bool,
+    /// How many others have a vote.
+    voters: usize,
 }
 
 /// Lets every member join that is back.
@@ -59,8 +69,8 @@ pub(super) async fn rejoin(
     cancel: &CancellationToken,
 ) -> Result<Reached, OpsError> {
     loop {
-        let job = Box::pin(begin(invocation, talk)).await?;
-        let more = job.host.is_some() && waiting(&job).count() > 0;
+        let job = Box::pin(begin(invocation, options, talk)).await?;
+        let more = options.member.is_none() && job.host.is_some() && waiting(&job).count() > 0;
         let reached = Box::pin(rejoin_run::run(job, invocation, options, talk, cancel)).await?;
         if !more || cancel.is_cancelled() {
             return Ok(reached);
@@ -74,16 +84,24 @@ fn waiting(job: &Job) -> impl Iterator<Item = &HostName> {
     later.filter(|name| job.prepared.fleet.get(name).is_some())
 }
 
-async fn begin(invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<Job, OpsError> {
+async fn begin(invocation: &Invocation, options: &RestoreOptions, talk: &Arc<dyn Talk>) -> Result<Job, OpsError> {
     let local = Local::read(invocation)?;
     let mut kept = Kept::open(&local.path, &local.cluster, &**talk)?;
     let history = kept.store()?.history();
     let open = restored::unfinished(&history);
-    if let Some(open) = open.filter(|open| !restored::is_late(open)) {
+    let wanted = options.member.as_ref();
+    let is_another = |open: &Revision| wanted.is_some() && open.joins.as_ref() != wanted;
+    if let Some(open) = open.filter(|open| !restored::is_late(open) || is_another(open)) {
         return Err(restored::refusal(open));
     }
     let members: BTreeSet<_> = local.cluster.etcd_members().map(|node| &node.name).collect();
-    let away: Vec<_> = restored::away(&history).into_iter().filter(|name| members.contains(name)).collect();
+    if let Some(strange) = wanted.filter(|name| !members.contains(name)) {
+        return Err(OpsError::Impossible(format!("{strange}: is no etcd host of cluster.yml")));
+    }
+    let mut away: Vec<_> = restored::away(&history).into_iter().filter(|name| members.contains(name)).collect();
+    let lost = wanted.filter(|name| open.is_none() && !away.contains(name));
+    away.extend(lost.cloned());
+    let lost = lost.is_some();
     if away.is_empty() {
         let why = "--rejoin: etcd was not restored without any of its hosts, or all of them have joined since";
         return Err(OpsError::Impossible(why.to_owned()));
@@ -95,6 +113,7 @@ async fn begin(invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<Job, Ops
     let birth = kept.secrets.as_ref().map(|secrets| secrets.etcd.clone()).ok_or_else(nothing)?;
     let mut here: Vec<_> =
         away.iter().filter(|name| fleet.get(name).is_some() && !without.contains(*name)).cloned().collect();
+    here.retain(|name| wanted.is_none_or(|wanted| wanted == name));
     // What a run that was cut off began with comes first: it is no longer among those whom nobody knows.
     here.sort_by_key(|name| birth.away.contains(name));
     let host = here.first().cloned();
@@ -105,15 +124,24 @@ async fn begin(invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<Job, Ops
     if let Some(secrets) = kept.secrets.as_mut() {
         secrets.etcd.away = away.iter().filter(|name| host.as_ref() != Some(*name)).cloned().collect();
     }
+    let last = Site::beside(&local.cluster, &kept, fleet.clone())?;
+    let last = Some(last).filter(|_| open.is_none() && !options.no_last_snapshot);
     let mut prepared = prepare::survey(local, kept, None, bundle, fleet, &**talk).await?;
     let joining = match &host {
         Some(host) => joining(&mut prepared, host)?,
         None => prepared.target.desired.clone(),
     };
-    let mut job = Job { prepared, host, stands: false, away, joining };
+    let mut job = Job { prepared, host, stands: false, away, joining, last, lost, voters: 0 };
     let seen = job.membership(&birth.members, &**talk).look().await?;
     Membership::refuses_to_take_out(&seen, &job.away)?;
-    job.stands = seen.iter().any(|member| member.well && member.host.is_some() && member.host == job.host);
+    job.stands = job.holds_data() && seen.iter().any(|member| member.well && job.is_of(member));
+    if job.lost && job.stands {
+        let host = job.host.as_ref().map(ToString::to_string).unwrap_or_default();
+        return Err(OpsError::Impossible(format!(
+            "{host}: its etcd is well and holds its data: nothing is to be replaced"
+        )));
+    }
+    job.voters = seen.iter().filter(|member| !member.learner && !job.is_of(member)).count();
     Ok(job)
 }
 
@@ -140,6 +168,15 @@ fn joining(prepared: &mut Prepared, host: &HostName) -> Result<Desired, OpsError
 }
 
 impl Job {
+    fn is_of(&self, member: &Member) -> bool {
+        member.host.is_some() && member.host == self.host
+    }
+
+    fn holds_data(&self) -> bool {
+        let seen = self.host.as_ref().and_then(|host| self.prepared.observed.hosts.get(host));
+        seen.is_some_and(|seen| !seen.etcd_gone)
+    }
+
     /// etcd's members as this job changes them.
     pub(super) fn membership<'a>(
         &'a self,
@@ -216,6 +253,7 @@ impl Job {
     fn predict_record(&self, host: &HostName, observed: &mut Observed) {
         let desired = &self.prepared.target.desired;
         let (Some(seen), Some(revision)) = (observed.hosts.get_mut(host), self.prepared.kept.parent()) else { return };
+        seen.etcd_gone = false;
         if seen.record.is_some() {
             return;
         }
@@ -227,10 +265,26 @@ impl Job {
 
     fn notes(&self) -> Vec<String> {
         if let Some(host) = &self.host {
-            return vec![format!(
+            let joins = format!(
                 "{host}: joins etcd as a learner, gets what the others hold, and its vote once it has it; one that gets no further is \
                  taken out again"
-            )];
+            );
+            let leaves = format!(
+                "{host}: the member that etcd lists there leaves for good, and takes its number with it; what is left of its data \
+                 never serves again"
+            );
+            let bears = self.voters.saturating_sub(self.voters / 2 + 1);
+            let meanwhile = format!(
+                "until it has its vote, {} others have one, and etcd bears the loss of {bears} of them",
+                self.voters
+            );
+            let snapshot = if self.last.is_some() {
+                "a snapshot is taken before any member changes"
+            } else {
+                "no snapshot is taken before"
+            };
+            let lost = [leaves].into_iter().filter(|_| self.lost);
+            return lost.chain([joins, meanwhile, snapshot.to_owned()]).collect();
         }
         let names: Vec<_> = self.away.iter().map(ToString::to_string).collect();
         vec![format!("{}: does not answer; what was begun for it is taken back", names.join(", "))]
@@ -239,7 +293,8 @@ impl Job {
     /// For the history.
     pub(super) fn why(&self) -> String {
         match &self.host {
-            Some(host) => format!("{host} joins the restored etcd"),
+            Some(host) if self.lost => format!("{host} lost its data and joins etcd anew"),
+            Some(host) => format!("{host} joins etcd"),
             None => "a member whose joining was cut off is given up".to_owned(),
         }
     }

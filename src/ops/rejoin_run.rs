@@ -29,6 +29,7 @@ use crate::ops::prepare::Prepared;
 use crate::ops::reach;
 use crate::ops::reach::Errand;
 use crate::ops::rejoin::Job;
+use crate::ops::restore_before as before;
 use crate::ops::restore_run;
 use crate::ops::restored;
 use crate::route::restore as way;
@@ -47,8 +48,11 @@ pub(super) async fn run(
     let question =
         Question { plan: &plan, words: "This changes who belongs to etcd", members: &members, others: &others };
     let mut agreed = Agreed::ask(&mut job.prepared, &question, invocation, options, talk).await?;
+    if let Some(site) = job.last.take() {
+        before::last_snapshot(&site, "before-rejoin", job.prepared.now, &agreed.holder.run, &**talk).await?;
+    }
     let barrier = Barrier { name: restored::LATE.to_owned(), why: job.why() };
-    let errand = Errand { why: job.why(), barrier: Some(barrier), ..Errand::default() };
+    let errand = Errand { why: job.why(), barrier: Some(barrier), joins: job.host.clone(), ..Errand::default() };
     let stamp = reach::begin(&mut job.prepared, invocation, &errand, &agreed.folder)?;
     let without = job.without();
     // Not onto those that stay away: a record with this revision would say that they were part of it.

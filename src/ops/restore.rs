@@ -79,6 +79,8 @@ pub struct RestoreOptions {
     pub no_last_snapshot: bool,
     /// What for.
     pub way: RestoreWay,
+    /// `etcd rejoin HOST`: the member that is replaced; none where those join that a restore went without.
+    pub member: Option<HostName>,
     /// `--yes`
     pub yes: bool,
     /// `--cluster NAME`

@@ -101,17 +101,23 @@ pub(super) fn announced(life: Life, is_taken: bool) -> String {
     }
 }
 
-/// Takes the last snapshot of what lives.
-pub(super) async fn last_snapshot(site: &Site, now: i64, run: &str, talk: &dyn Talk) -> Result<(), OpsError> {
+/// Takes the last snapshot of what lives, named after `why` and the time.
+pub(super) async fn last_snapshot(
+    site: &Site,
+    why: &'static str,
+    now: i64,
+    run: &str,
+    talk: &dyn Talk,
+) -> Result<(), OpsError> {
     let time = utc(now).replace(['-', ':'], "");
-    let name = SnapshotName::new(format!("before-restore_{time}"));
+    let name = SnapshotName::new(format!("{why}_{time}"));
     let name = name.map_err(|error| OpsError::Impossible(error.to_string()))?;
-    let options = SaveOptions { name: None, from: None, local: None, why: "before-restore" };
+    let options = SaveOptions { name: None, from: None, local: None, why };
     let never = CancellationToken::new();
     let saved = snapshot::take(site, &options, name, (now, run), talk, &never).await.map_err(|error| {
         OpsError::Impossible(format!(
             "nothing was stopped, because the last snapshot before it failed: {error}\nwhere that cannot be mended, \
-             --no-last-snapshot restores without one; the members' data are kept aside all the same"
+             --no-last-snapshot goes without one"
         ))
     })?;
     for (place, reason) in &saved.missing {

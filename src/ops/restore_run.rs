@@ -115,7 +115,7 @@ pub(super) async fn run(
     let question = Question { plan: &whole, words, members: &members, others: &others };
     let mut agreed = Agreed::ask(&mut job.prepared, &question, invocation, options, talk).await?;
     if let Some(site) = job.last.take() {
-        before::last_snapshot(&site, job.prepared.now, &agreed.holder.run, &**talk).await?;
+        before::last_snapshot(&site, "before-restore", job.prepared.now, &agreed.holder.run, &**talk).await?;
     }
     let errand = Errand { why: job.why.clone(), barrier: barrier(&job), ..Errand::default() };
     let stamp = reach::begin(&mut job.prepared, invocation, &errand, &agreed.folder)?;

@@ -34,18 +34,22 @@ pub(super) fn newest(history: &[Revision]) -> Option<&Revision> {
     history.iter().rev().find(|revision| barred(revision, BARRIER) && has_ended(revision))
 }
 
-/// Hosts that the newest restore went without and that have not joined since.
+/// The newest change of who belongs to etcd that came to its end.
+fn last(history: &[Revision]) -> Option<&Revision> {
+    history.iter().rev().find(|revision| (barred(revision, BARRIER) || barred(revision, LATE)) && has_ended(revision))
+}
+
+/// Hosts that etcd goes on without: the newest restore did, or a member that had lost its data was given up, and they have not joined
+/// since. One whose joining was cut off is among them.
 pub(super) fn away(history: &[Revision]) -> BTreeSet<HostName> {
-    let last = history
-        .iter()
-        .rev()
-        .find(|revision| (barred(revision, BARRIER) || barred(revision, LATE)) && has_ended(revision));
-    match last.map(|revision| &revision.state) {
+    let mut away = match last(history).map(|revision| &revision.state) {
         Some(RevisionState::ReachedExcept { hosts }) => {
             hosts.iter().filter_map(|host| HostName::new(host.clone()).ok()).collect()
         }
         _ => BTreeSet::new(),
-    }
+    };
+    away.extend(unfinished(history).and_then(|open| open.joins.clone()));
+    away
 }
 
 fn has_ended(revision: &Revision) -> bool {
@@ -69,8 +73,8 @@ pub(super) fn allow(
     if let Some(open) = unfinished(&history) {
         return Err(refusal(open));
     }
-    let Some(restore) = newest(&history) else { return Ok(()) };
-    let mut hosts = behind(restore, target, observed, without);
+    let Some(last) = last(&history) else { return Ok(()) };
+    let mut hosts = newest(&history).map(|restore| behind(restore, target, observed, without)).unwrap_or_default();
     // One whose joining was cut off, and which was given up then, bears a later revision's number.
     let away = away_members(&history, target).into_iter();
     hosts.extend(away.filter(|name| observed.hosts.contains_key(name) && !without.contains(name)));
@@ -79,7 +83,8 @@ pub(super) fn allow(
     if hosts.is_empty() {
         return Ok(());
     }
-    Err(OpsError::DataBeforeRestore { hosts, revision: restore.id.clone() })
+    let revision = newest(&history).unwrap_or(last).id.clone();
+    Err(OpsError::DataBeforeRestore { hosts, revision })
 }
 
 /// Why nothing else may begin while this is unfinished.
@@ -95,13 +100,13 @@ pub(super) fn away_members(history: &[Revision], target: &Desired) -> Vec<HostNa
 
 /// What a person should know of members that a restore went without: a sentence each.
 pub(super) fn notes(history: &[Revision], target: &Desired, observed: &Observed) -> Vec<String> {
-    let Some(restore) = newest(history) else { return Vec::new() };
+    let Some(last) = newest(history).or_else(|| last(history)) else { return Vec::new() };
     let note = |name: HostName| {
         let now = if observed.hosts.contains_key(&name) { "is back" } else { "does not answer" };
         format!(
-            "{name} {now}: etcd was restored without it (revision {}), and what lies there of etcd's data is from before; once it is \
+            "{name} {now}: etcd goes on without it (revision {}), and what lies there of etcd's data is not the cluster's; once it is \
              back, `bastide etcd snapshot restore --rejoin` lets it join the others",
-            restore.id
+            last.id
         )
     };
     away_members(history, target).into_iter().map(note).collect()

@@ -48,7 +48,8 @@ pub(super) fn check(target: &Desired, observed: &Observed, context: &Context<'_>
             membership(name, "is no longer in cluster.yml")
         });
     }
-    refusals.extend(blank(target, observed, previous));
+    refusals.extend(blank(target, observed, previous, context));
+    refusals.extend(lost(target, observed, previous, context));
     refusals
 }
 
@@ -76,7 +77,7 @@ fn membership(host: &HostName, change: &str) -> Refusal {
 
 /// A member without a record, while another host still has one, has lost its data: it would start an empty etcd beside
 /// the living one. Where no host has a record, nothing is left to be hurt.
-fn blank(target: &Desired, observed: &Observed, previous: &Desired) -> Vec<Refusal> {
+fn blank(target: &Desired, observed: &Observed, previous: &Desired, context: &Context<'_>) -> Vec<Refusal> {
     if observed.hosts.values().all(|seen| seen.record.is_none()) {
         return Vec::new();
     }
@@ -86,11 +87,25 @@ fn blank(target: &Desired, observed: &Observed, previous: &Desired) -> Vec<Refus
         .filter(|(name, host)| {
             !only_worker(&host.roles)
                 && previous.hosts.contains_key(*name)
+                && !context.without.contains(*name)
                 && observed.hosts.get(*name).is_some_and(|seen| seen.record.is_none())
         })
-        .map(|(name, host)| Refusal::Blank {
-            host: name.clone(),
-            role: if host.roles.etcd() { "an etcd member" } else { "a control plane" },
-        })
+        .map(|(name, host)| Refusal::Blank { host: name.clone(), etcd: host.roles.etcd() })
+        .collect()
+}
+
+/// A member whose data are gone while others have theirs: its etcd will never run again by itself, since the others know that it
+/// has been there before. Where all have lost them nothing is left that one could join.
+fn lost(target: &Desired, observed: &Observed, previous: &Desired, context: &Context<'_>) -> Vec<Refusal> {
+    let was = |name: &HostName| previous.hosts.get(name).is_some_and(|host| host.roles.etcd());
+    let members = target.hosts.iter().filter(|(name, host)| host.roles.etcd() && was(name));
+    let members: Vec<_> = members.filter_map(|(name, _)| Some((name, observed.hosts.get(name)?))).collect();
+    if members.iter().all(|(_, seen)| seen.etcd_gone || seen.record.is_none()) {
+        return Vec::new();
+    }
+    members
+        .into_iter()
+        .filter(|(name, seen)| seen.etcd_gone && !context.without.contains(*name))
+        .map(|(name, _)| Refusal::LostData { host: name.clone() })
         .collect()
 }

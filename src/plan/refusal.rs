@@ -243,17 +243,36 @@ pub enum Refusal {
     },
     /// A member that lost everything.
     #[error(
-        "{host}: is {role} of this cluster and holds nothing of it: it was installed anew; replacing one is not supported yet"
+        "{host}: is {} of this cluster and holds nothing of it: it was installed anew; {}",
+        if *etcd { "an etcd member" } else { "a control plane" },
+        if *etcd { replaced(host) } else { "replacing one is not supported yet".to_owned() }
     )]
     Blank {
         /// Where.
         host: HostName,
-        /// `an etcd member`, `a control plane`.
-        role: &'static str,
+        /// Whether it is an etcd member; else it is a control plane.
+        etcd: bool,
+    },
+    /// A member that lost its data.
+    #[error(
+        "{host}: is an etcd member of this cluster and its data are gone: /var/lib/etcd holds no log; {}",
+        replaced(host)
+    )]
+    LostData {
+        /// Where.
+        host: HostName,
     },
     /// The planner broke its own rules. Nothing was written.
     #[error("the plan would not be safe: {0}")]
     Unsafe(String),
+}
+
+/// What to do about a member without data.
+fn replaced(host: &HostName) -> String {
+    format!(
+        "where a file system is only not mounted, mount it; else, while the other members go on, `bastide etcd rejoin {host}` \
+         replaces this one without an outage, and until then --without {host} leaves it out"
+    )
 }
 
 impl Refusal {

@@ -5,6 +5,8 @@ use std::fs;
 use anyhow::Result;
 use bed::Node;
 
+use crate::rejoin::all_hold_the_same;
+use crate::rejoin::up_with_a_snapshot;
 use crate::restore::CONFIRM;
 use crate::restore::ETCDCTL;
 use crate::restore::FOREIGN;
@@ -126,4 +128,22 @@ fn three_hosts_survive_the_loss_of_one_two_or_all_disks() -> Result<()> {
         is_as(&cluster, &before)?;
     }
     Ok(())
+}
+
+/// One command, whatever the number of members: all five hold what the snapshot knows, although two disks are new.
+#[test]
+#[ignore = "a part of the soak"]
+fn five_members_get_back_what_a_snapshot_knows_by_one_command() -> Result<()> {
+    let planes = ["h2", "h3"].map(|host| Node::with(host, &["controlplane", "etcd"]));
+    let members_only = ["h4", "h5"].map(|host| Node::with(host, &["etcd"]));
+    let cluster = Cluster::of([Node::all_roles("h1")].into_iter().chain(planes).chain(members_only).collect())?;
+    let before = up_with_a_snapshot(&cluster)?;
+    succeeds(&restore(&cluster, "kept", &["--timings"])?, "five members that live");
+    all_hold_the_same(&cluster)?;
+    is_as(&cluster, &before)?;
+    write(&cluster, "after")?;
+    reinstalled(&cluster, &["h2", "h4"])?;
+    succeeds(&restore(&cluster, "kept", &["--timings"])?, "five members, two of them on new disks");
+    all_hold_the_same(&cluster)?;
+    is_as(&cluster, &before)
 }

@@ -17,6 +17,7 @@ mod kills;
 mod layouts;
 mod load;
 mod losses;
+mod lost_member;
 mod older;
 mod recurring;
 mod rejoin;

@@ -18,9 +18,9 @@ use crate::restore::write;
 use crate::restore::written;
 use crate::support::Cluster;
 
-const REJOIN: [&str; 4] = ["etcd", "snapshot", "restore", "--rejoin"];
+pub(crate) const REJOIN: [&str; 4] = ["etcd", "snapshot", "restore", "--rejoin"];
 /// What it says at the beginning of each kind of step, in order. The last one begins when the member has its vote.
-const STEPS: [&str; 4] = [
+pub(crate) const STEPS: [&str; 4] = [
     "takes etcd's old data away",
     "joins etcd as a learner",
     "waits for etcd",
@@ -32,7 +32,7 @@ fn rejoin(cluster: &Cluster) -> Result<crate::support::Ended> {
 }
 
 /// How many members etcd has by its own account, with a vote and without.
-fn members(cluster: &Cluster) -> Result<(usize, usize)> {
+pub(crate) fn members(cluster: &Cluster) -> Result<(usize, usize)> {
     put_etcdctl(cluster, "h1")?;
     let listed = cluster.host("h1").ssh(&format!("{ETCDCTL} member list -w json"))?;
     let listed: Value = serde_json::from_str(&listed)?;
@@ -42,7 +42,7 @@ fn members(cluster: &Cluster) -> Result<(usize, usize)> {
 }
 
 /// Every member answers, has a vote, and holds the same.
-fn all_hold_the_same(cluster: &Cluster) -> Result<()> {
+pub(crate) fn all_hold_the_same(cluster: &Cluster) -> Result<()> {
     let all = cluster.hosts().len();
     assert_eq!(members(cluster)?, (all, 0));
     let status = cluster.bastide(&["etcd", "status", "--output", "json"])?;
@@ -55,7 +55,7 @@ fn all_hold_the_same(cluster: &Cluster) -> Result<()> {
 }
 
 /// With the old data of `host` back on the network, every write is taken at once.
-fn is_not_disturbed(cluster: &Cluster, round: &str) -> Result<()> {
+pub(crate) fn is_not_disturbed(cluster: &Cluster, round: &str) -> Result<()> {
     for at in 0..20 {
         let name = format!("undisturbed-{round}-{at}");
         cluster.kubectl(&["create", "configmap", &name, "--request-timeout=5s"])?;
@@ -75,15 +75,22 @@ fn is_told(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn comes_back(cluster: &Cluster, name: &str) -> Result<()> {
+/// Switches it on, and waits until `ready` there; `what` says which of the returns it is.
+pub(crate) fn comes_back(cluster: &Cluster, name: &str, what: &str, ready: &str) -> Result<()> {
     let host = cluster.host(name);
     host.power_on()?;
     host.wait()?;
-    host.until("pgrep -x etcd", MINUTE).map(drop)
+    host.until(ready, 2 * MINUTE).with_context(|| format!("{name} {what}")).map(drop)
 }
 
+/// A member whose data are its own runs on by itself.
+pub(crate) const ETCD_RUNS: &str = "pgrep -x etcd";
+/// A learner that was taken out while it was away ends whenever it starts: the others do not list it any more.
+pub(crate) const ETCD_WAS_TRIED: &str =
+    "journalctl -b -u kubelet | grep -q 'restarting failed container=etcd' || pgrep -x etcd";
+
 /// Brings it up with a snapshot `kept` that lacks what was written last; what it holds.
-fn up_with_a_snapshot(cluster: &Cluster) -> Result<String> {
+pub(crate) fn up_with_a_snapshot(cluster: &Cluster) -> Result<String> {
     cluster.up();
     cluster.wait_nodes_ready(3 * MINUTE)?;
     write(cluster, "before")?;
@@ -108,7 +115,7 @@ fn a_member_that_comes_back_with_the_old_clusters_data_joins_as_a_learner() -> R
     write(&cluster, "after")?;
     let after = written(&cluster)?;
 
-    comes_back(&cluster, "h3")?;
+    comes_back(&cluster, "h3", "with the old cluster's data", ETCD_RUNS)?;
     is_not_disturbed(&cluster, "old-data")?;
     is_told(&cluster)?;
     let up = cluster.bastide(&["up", "--yes", "--without", "h3"])?;
@@ -131,17 +138,18 @@ fn a_member_that_comes_back_with_the_old_clusters_data_joins_as_a_learner() -> R
     is_as(&cluster, &after)?;
     let again = rejoin(&cluster)?;
     assert!(again.code == Some(1) && again.stderr.contains("have joined since"), "{again}");
-
-    given_up_where_it_is_gone_again(&cluster)
+    Ok(())
 }
 
 /// The host goes away once more while it joins; the cluster goes on without it, and it joins when it is back.
-fn given_up_where_it_is_gone_again(cluster: &Cluster) -> Result<()> {
-    succeeds(&cluster.bastide(&["etcd", "snapshot", "save", "--name", "again"])?, "saved");
-    let before = written(cluster)?;
+#[test]
+#[ignore = "a part of the soak"]
+fn a_member_that_is_gone_again_while_it_joins_is_given_up_and_joins_another_time() -> Result<()> {
+    let cluster = &Cluster::three_all_roles()?;
+    let before = up_with_a_snapshot(cluster)?;
     cluster.host("h3").power_cut()?;
-    assert_eq!(restore(cluster, "again", &["--without", "h3"])?.code, Some(3));
-    comes_back(cluster, "h3")?;
+    assert_eq!(restore(cluster, "kept", &["--without", "h3"])?.code, Some(3));
+    comes_back(cluster, "h3", "with the old cluster's data", ETCD_RUNS)?;
     killed(cluster, &REJOIN, "waits for etcd")?;
     cluster.host("h3").power_cut()?;
     let refused = cluster.bastide(&["up", "--yes", "--without", "h3"])?;
@@ -152,10 +160,14 @@ fn given_up_where_it_is_gone_again(cluster: &Cluster) -> Result<()> {
     let up = cluster.bastide(&["up", "--yes", "--without", "h3"])?;
     assert_eq!(up.code, Some(3), "{up}");
 
-    comes_back(cluster, "h3")?;
+    comes_back(cluster, "h3", "after its learner was taken out", ETCD_WAS_TRIED)?;
     is_not_disturbed(cluster, "learner")?;
     is_told(cluster)?;
-    succeeds(&rejoin(cluster)?, "joined at one go");
+    let joined = rejoin(cluster)?;
+    if joined.code != Some(0) {
+        println!("{}", cluster.host("h3").ssh("journalctl -b -u kubelet -o short-precise | grep -i etcd | grep -v CrashLoopBackOff | tail -80; ls -la --time-style=full-iso /etc/kubernetes/manifests; C=$(ls /opt/bastide/*/crictl | tail -1); $C ps -a; $C pods; journalctl -b -u kubelet -o short-precise | tail -60")?);
+    }
+    succeeds(&joined, "joined at one go");
     all_hold_the_same(cluster)?;
     is_as(cluster, &before)
 }
@@ -182,7 +194,7 @@ fn two_of_five_members_come_back_one_after_the_other() -> Result<()> {
     cluster.host("h2").wait()?;
     cluster.host("h2").until("curl -sf 127.0.0.1:2381/readyz", MINUTE)?;
 
-    comes_back(&cluster, "h4")?;
+    comes_back(&cluster, "h4", "with the old cluster's data", ETCD_RUNS)?;
     reinstalled(&cluster, &["h5"])?;
     let joined = rejoin(&cluster)?;
     println!("{joined}");

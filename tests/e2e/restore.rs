@@ -6,6 +6,8 @@ use std::io::BufRead as _;
 use std::io::BufReader;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Child;
+use std::process::ExitStatus;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -108,6 +110,18 @@ fn killed_at(cluster: &Cluster, snapshot: impl AsRef<Path>, more: &[&str], words
 }
 
 pub(crate) fn killed(cluster: &Cluster, verb: &[&str], words: &str) -> Result<()> {
+    let (status, told) = when(cluster, verb, words, |child| Ok(child.kill()?))?;
+    assert!(status.code().is_none(), "{words:?} was not reached: {status}\n{told}");
+    Ok(())
+}
+
+/// Runs it, and does this whenever it says these words; how it ended, and what it told.
+pub(crate) fn when(
+    cluster: &Cluster,
+    verb: &[&str],
+    words: &str,
+    act: impl Fn(&mut Child) -> Result<()>,
+) -> Result<(ExitStatus, String)> {
     let arguments = [&["-v", "--log-format", "json"], verb, &CONFIRM[..]].concat();
     let mut child = cluster.command(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     let mut told = String::new();
@@ -118,12 +132,10 @@ pub(crate) fn killed(cluster: &Cluster, verb: &[&str], words: &str) -> Result<()
         told.push_str(&line);
         told.push('\n');
         if said.is_some_and(|said| said.starts_with(words)) {
-            child.kill()?;
+            act(&mut child)?;
         }
     }
-    let status = child.wait()?;
-    assert!(status.code().is_none(), "{words:?} was not reached: {status}\n{told}");
-    Ok(())
+    Ok((child.wait()?, told))
 }
 
 /// What a restore says at the beginning of each kind of step.

@@ -140,6 +140,13 @@ fn a_host_without_a_name_server_is_told_from_one_that_has_some() {
 }
 
 #[test]
+fn a_member_without_a_log_is_told() {
+    let host = |text: &str| observed(&node(), &scope(), text.as_bytes()).unwrap().etcd_gone;
+    assert!(host(&ANSWER.replace("== lock\n", "== etcd\ngone\n== lock\n")));
+    assert!(!host(&ANSWER.replace("== lock\n", "== etcd\n== lock\n")));
+}
+
+#[test]
 fn an_answer_becomes_a_host() {
     let pause = "28aa3db8603e20a5a4c75dbe180c8f617c1c52f6d1c7a061c389653160302e2d".parse().unwrap();
     let certificate = "-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----\n".to_owned();
@@ -171,6 +178,7 @@ fn an_answer_becomes_a_host() {
         pods: [("etcd".to_owned(), Some(hello()))].into(),
         users: [("ops".to_owned(), (1000, 1001))].into(),
         taken_uids: [(0, "root".to_owned())].into(),
+        etcd_gone: false,
         record: None,
         squatters: vec![
             Squatter::Process("kubelet".to_owned()),

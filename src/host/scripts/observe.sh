@@ -91,6 +91,15 @@ find_tool crictl
 echo '== pods'
 asked pods pods --state Ready -o json
 
+echo '== etcd'
+# Whoever has ever been a member has a log. A start that failed on an empty folder leaves a database alone. A log that somebody
+# put elsewhere is not looked for.
+case $record_files in
+  */etc/kubernetes/manifests/etcd.yaml*)
+    ls /var/lib/etcd/member/wal/*.wal >/dev/null 2>&1 ||
+      grep -qs wal-dir /etc/kubernetes/manifests/etcd.yaml || echo gone ;;
+esac
+
 echo '== lock'
 # A holder that was killed leaves its file, not its flock.
 if [ -f "$RUN/holder" ] && [ -f "$RUN/lock" ] && ! { flock -n 7; } 7<"$RUN/lock"; then cat "$RUN/holder"; fi

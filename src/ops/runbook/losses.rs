@@ -40,11 +40,10 @@ impl Book<'_> {
         format!(
             "{} of {} members are left and {} are needed: etcd goes on, nothing is lost, and {}. Until the host is back, changes go \
              round it:\n\n```\nbastide up --without {name}\n```\n\n\
-             A member whose disk is lost comes back with the others' data by a restore. It takes a snapshot of what lives first, stops \
-             the control plane for a minute or two, and pods run on:\n\n```\n\
+             A member whose disk is lost is replaced while the others go on: it takes a snapshot first, leaves etcd, and joins anew \
+             with the others' data:\n\n```\n\
              bastide hosts trust {name}\n\
-             bastide etcd snapshot save --name before-{name}\n\
-             bastide etcd snapshot restore before-{name}\n\
+             bastide etcd rejoin {name}\n\
              ```\n",
             self.members() - 1,
             self.members(),

@@ -149,6 +149,7 @@ pub(super) async fn keep(
         versions: target.desired.versions(),
         returns_to: None,
         ended: Some(now),
+        joins: None,
     };
     let earlier = records.revisions.iter().map(|(id, whole)| {
         let state = if *whole { RevisionState::Reached } else { RevisionState::Failed };

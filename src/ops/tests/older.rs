@@ -75,6 +75,7 @@ fn revision(number: u32, config: &str) -> Revision {
         versions: BTreeMap::new(),
         returns_to: None,
         ended: None,
+        joins: None,
     }
 }
 

@@ -210,15 +210,7 @@ fn changes_of_membership_are_refused_before_any_write() {
         |_| {},
         &[&text("h2: would no longer be an etcd member")],
     );
-    changed(
-        &three,
-        &[("h1", "ce"), ("h2", "ce"), ("h3", "w"), ("h4", "e")],
-        |_| {},
-        &[
-            &text("h4: would be new"),
-            "h4: is an etcd member of this cluster and holds nothing of it: it was installed anew; replacing one is not supported yet",
-        ][..1],
-    );
+    changed(&three, &[("h1", "ce"), ("h2", "ce"), ("h3", "w"), ("h4", "e")], |_| {}, &[&text("h4: would be new")]);
     changed(
         &three,
         &three[..2],
@@ -254,9 +246,33 @@ fn a_member_that_was_installed_anew_is_refused_while_the_others_live() {
     observed.hosts.insert(name("h2"), sample.bare().hosts[&name("h2")].clone());
     assert_eq!(
         refused(&sample, &observed, &after(&sample.desired)),
-        ["h2: is an etcd member of this cluster and holds nothing of it: it was installed anew; replacing one is not \
-          supported yet"]
+        [
+            "h2: is an etcd member of this cluster and holds nothing of it: it was installed anew; where a file system is only not mounted, mount it; else, while the other members go on, `bastide etcd rejoin h2` replaces this \
+          one without an outage, and until then --without h2 leaves it out"
+        ]
     );
+    let without = Context { without: [name("h2")].into(), ..after(&sample.desired) };
+    let plan = plan(&sample.desired, &observed, &without).unwrap();
+    assert!(plan.changes_nothing() && plan.left_out == [name("h2")].into(), "{plan:?}");
+}
+
+#[test]
+fn a_member_whose_data_are_gone_is_refused_while_others_have_theirs() {
+    let sample = Builder::five().build();
+    let mut observed = sample.reached();
+    observed.hosts.get_mut(&name("h2")).unwrap().etcd_gone = true;
+    assert_eq!(
+        refused(&sample, &observed, &after(&sample.desired)),
+        [
+            "h2: is an etcd member of this cluster and its data are gone: /var/lib/etcd holds no log; where a file system is only not mounted, mount it; else, while the other members go on, `bastide etcd rejoin h2` replaces this \
+          one without an outage, and until then --without h2 leaves it out"
+        ]
+    );
+    let without = Context { without: [name("h2")].into(), ..after(&sample.desired) };
+    assert!(plan(&sample.desired, &observed, &without).unwrap().changes_nothing());
+    assert!(plan(&sample.desired, &observed, &fresh()).unwrap().changes_nothing(), "a first `up` that was cut off");
+    observed.hosts.values_mut().for_each(|seen| seen.etcd_gone = true);
+    assert!(plan(&sample.desired, &observed, &after(&sample.desired)).unwrap().changes_nothing(), "nobody to join");
 }
 
 #[test]

@@ -90,6 +90,7 @@ pub(super) fn revision(number: u32) -> Revision {
         versions: BTreeMap::new(),
         returns_to: None,
         ended: None,
+        joins: None,
     }
 }
 
