@@ -32,6 +32,7 @@ use crate::ops::kept::Kept;
 use crate::ops::members::Membership;
 use crate::ops::prepare;
 use crate::ops::prepare::Prepared;
+use crate::ops::prepare::Target;
 use crate::ops::rejoin_run;
 use crate::ops::restore_run::at_once;
 use crate::ops::restored;
@@ -222,10 +223,17 @@ impl Job {
         Ok(way::without_vote(at_once(&self.prepared, &self.joining, observed)?))
     }
 
-    fn rest(&self, observed: &Observed) -> Result<Plan, OpsError> {
+    /// The target but for how etcd runs there: what comes before that.
+    pub(super) fn settling(&self, observed: &Observed) -> Option<Desired> {
+        way::settling(&self.prepared.target.desired, self.host.as_ref()?, &self.joining, observed)
+    }
+
+    /// From there to `desired`, everybody else in their turns.
+    pub(super) fn rest(&self, desired: &Desired, observed: &Observed) -> Result<Plan, OpsError> {
         let prepared = &self.prepared;
+        let target = Target { desired: desired.clone(), ..prepared.target.clone() };
         let (local, without) = (&prepared.local.cluster, self.without());
-        prepare::make_plan(local, &prepared.target, observed, &prepared.kept, &prepared.bundle, &without, prepared.now)
+        prepare::make_plan(local, &target, observed, &prepared.kept, &prepared.bundle, &without, prepared.now)
     }
 
     /// Everything as one plan, each part from what the one before is expected to leave.
@@ -243,7 +251,10 @@ impl Job {
             add(self.learner(&observed)?, &mut observed);
             self.predict_record(host, &mut observed);
         }
-        let rest = self.rest(&observed)?;
+        if let Some(settling) = self.settling(&observed) {
+            add(self.rest(&settling, &observed)?, &mut observed);
+        }
+        let rest = self.rest(&self.prepared.target.desired, &observed)?;
         whole.allowances.clone_from(&rest.allowances);
         whole.stages.extend(rest.stages);
         Ok(whole)

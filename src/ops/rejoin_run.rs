@@ -111,8 +111,13 @@ impl Walk<'_> {
                 return Err(error);
             }
         }
-        let (observed, plan) = self.job.prepared.again(&self.job.without()).await?;
+        let (observed, mut plan) = self.job.prepared.again(&self.job.without()).await?;
         self.job.prepared.observed = observed;
+        if let Some(settling) = self.job.settling(&self.job.prepared.observed) {
+            let first = self.job.rest(&settling, &self.job.prepared.observed)?;
+            self.perform(&settling, &first).await?;
+            (self.job.prepared.observed, plan) = self.job.prepared.again(&self.job.without()).await?;
+        }
         let target = self.job.prepared.target.desired.clone();
         self.perform(&target, &plan).await
     }

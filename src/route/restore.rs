@@ -15,6 +15,7 @@ use crate::model::Action;
 use crate::model::Batch;
 use crate::model::Component;
 use crate::model::Desired;
+use crate::model::DesiredHost;
 use crate::model::Digest;
 use crate::model::EtcdRestore;
 use crate::model::Gate;
@@ -113,12 +114,30 @@ pub fn joining(target: &Desired, host: &HostName, rendered: &Desired) -> Desired
     let mut joining = bare(target);
     let (Some(to), Some(from)) = (joining.hosts.get_mut(host), rendered.hosts.get(host)) else { return joining };
     to.roles = [Role::Worker, Role::Etcd].into_iter().collect();
+    etcd_as(to, from);
+    joining
+}
+
+fn etcd_as(to: &mut DesiredHost, from: &DesiredHost) {
     for (pod, _) in &ETCD {
         to.pods.extend(from.pods.get(*pod).map(|inputs| ((*pod).to_owned(), *inputs)));
         let manifest = from.files.iter().find(|(path, _)| path.as_str() == format!("{MANIFESTS}{pod}.yaml"));
         to.files.extend(manifest.map(|(path, file)| (path.clone(), file.clone())));
     }
-    joining
+}
+
+/// `target` with etcd on `host` as it runs there after [`joining`]; none where it does not. A kubelet that has not seen an API server since
+/// it started ends no static pod, not even to begin another one in its place, and on a control-plane host the server that it asks is its
+/// own: that must run before etcd is restarted.
+pub fn settling(target: &Desired, host: &HostName, joining: &Desired, observed: &Observed) -> Option<Desired> {
+    let (from, seen) = (joining.hosts.get(host)?, observed.hosts.get(host)?);
+    let as_it_joined = ETCD.iter().all(|(pod, _)| {
+        let manifest = from.files.iter().find(|(path, _)| path.as_str() == format!("{MANIFESTS}{pod}.yaml"));
+        manifest.is_some_and(|(path, file)| seen.files.get(path).is_some_and(|seen| seen.digest == file.digest))
+    });
+    let mut settling = target.clone();
+    etcd_as(settling.hosts.get_mut(host).filter(|_| as_it_joined)?, from);
+    Some(settling)
 }
 
 /// A plan towards [`joining`] without what a member cannot be before it has its vote, which whoever runs it must wait for.
@@ -385,6 +404,27 @@ mod tests {
         let step = &plan.stages[0].steps[0];
         assert!(step.batch.0.iter().any(|action| matches!(action, Action::AwaitPod { pod, .. } if pod == "etcd")));
         assert_eq!(step.gates, [crate::model::Gate::Kubelet { host: name("h3") }]);
+
+        // Everything else starts there before etcd is restarted.
+        assert_eq!(
+            super::settling(&sample.desired, &name("h3"), &joining, &seen),
+            None,
+            "it does not run as it joined"
+        );
+        seen = plan::predict(&seen, &plan);
+        let mut others = sample.reached();
+        others.hosts.extend(seen.hosts);
+        let settling = super::settling(&sample.desired, &name("h3"), &joining, &others).unwrap();
+        let restarts = |plan: &Plan| {
+            let etcd = |(host, action): &(&HostName, &Action)| {
+                host.as_str() == "h3" && matches!(action, Action::AwaitPod { pod, .. } if pod == "etcd")
+            };
+            actions(plan).iter().any(etcd)
+        };
+        let first = plan::plan(&settling, &others, &fresh()).unwrap();
+        assert!(!restarts(&first) && !first.changes_nothing(), "{first:?}");
+        let rest = plan::plan(&sample.desired, &plan::predict(&others, &first), &fresh()).unwrap();
+        assert!(restarts(&rest), "{rest:?}");
     }
 
     #[test]
