@@ -17,7 +17,6 @@ mod kills;
 mod layouts;
 mod load;
 mod losses;
-mod lost_member;
 mod older;
 mod recurring;
 mod rejoin;

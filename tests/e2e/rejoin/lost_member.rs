@@ -3,14 +3,14 @@
 use anyhow::Context as _;
 use anyhow::Result;
 
+use super::ETCD_WAS_TRIED;
+use super::REJOIN;
+use super::STEPS;
+use super::all_hold_the_same;
+use super::comes_back;
+use super::members;
+use super::up_with_a_snapshot;
 use crate::losses::reinstalled;
-use crate::rejoin::ETCD_WAS_TRIED;
-use crate::rejoin::REJOIN;
-use crate::rejoin::STEPS;
-use crate::rejoin::all_hold_the_same;
-use crate::rejoin::comes_back;
-use crate::rejoin::members;
-use crate::rejoin::up_with_a_snapshot;
 use crate::restore::CONFIRM;
 use crate::restore::ETCDCTL;
 use crate::restore::is_as;
