@@ -88,7 +88,8 @@ async fn exchange(
         timings: rotate.timings,
     };
     let command = if rotate.ca { ops::ROTATE_AUTHORITIES } else { ops::ROTATE_TOKEN_KEY };
-    let reached = Box::pin(ops::exchange(&invocation(config, &rotate.reach, command), &options, talk, cancel)).await?;
+    let invocation = with(invocation(config, &rotate.reach, command), &rotate.custom);
+    let reached = Box::pin(ops::exchange(&invocation, &options, talk, cancel)).await?;
     console.settle();
     Ok(ended(&reached, console))
 }

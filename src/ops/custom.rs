@@ -63,7 +63,7 @@ pub fn generate_requests(
     let local = Local::read(invocation)?;
     let mut kept = Kept::open(&local.path, &local.cluster, talk)?;
     let folder = options.folder.clone().unwrap_or_else(|| certificates_folder(&local.path));
-    let names = external(&kept, options)?;
+    let names = external(&kept, options);
     let holder = reach::holder(invocation, prepare::now())?;
     // The keys are sealed to whom the state is sealed to; where there is none yet, it begins with them.
     let lock = if let Some(store) = &mut kept.store {
@@ -94,29 +94,28 @@ pub fn generate_requests(
          the authority's certificate (kube-ca.pem) beside it, then run `bastide {} --custom-certs`\n",
         folder.display(),
         requests.len(),
-        if kept.reached.is_some() { "rotate-certs" } else { "up" }
+        next(&kept, &names)
     ))
 }
 
 /// Which authorities sign elsewhere.
-fn external(kept: &Kept, options: &GenerateOptions) -> Result<BTreeSet<AuthorityName>, OpsError> {
-    let Some(secrets) = &kept.secrets else {
-        let asked = options.authorities.clone();
-        return Ok(if asked.is_empty() { [AuthorityName::Kubernetes].into() } else { asked });
-    };
-    let external = secrets.external();
-    let own: Vec<_> = options.authorities.difference(&external).map(|name| name.as_str()).collect();
-    if external.is_empty() {
-        return Err(OpsError::Impossible(
-            "this cluster was made with authorities of bastide's own, which sign by themselves (`bastide rotate-certs`); it cannot be \
-             given to an external one, only a new cluster can begin with it"
-                .to_owned(),
-        ));
+fn external(kept: &Kept, options: &GenerateOptions) -> BTreeSet<AuthorityName> {
+    let external = kept.secrets.as_ref().map(Secrets::external).unwrap_or_default();
+    match (options.authorities.clone(), external) {
+        (asked, _) if !asked.is_empty() => asked,
+        (_, external) if external.is_empty() => [AuthorityName::Kubernetes].into(),
+        (_, external) => external,
     }
-    if !own.is_empty() {
-        return Err(OpsError::Impossible(format!("--authority: {} is bastide's own in this cluster", own.join(", "))));
+}
+
+/// What is run once everything is signed.
+fn next(kept: &Kept, names: &BTreeSet<AuthorityName>) -> &'static str {
+    let changes_hands = kept.secrets.as_ref().is_some_and(|secrets| !names.is_subset(&secrets.external()));
+    match (&kept.reached, changes_hands) {
+        (None, _) => "up",
+        (Some(_), true) => "rotate-certs --ca",
+        (Some(_), false) => "rotate-certs",
     }
-    Ok(if options.authorities.is_empty() { external } else { options.authorities.clone() })
 }
 
 fn seal(keys: &BTreeMap<String, Content>, store: &Store) -> Result<Content, OpsError> {
@@ -188,17 +187,41 @@ pub(super) fn bring_again(
     taken(secrets::bring_again(today, &found(folder, kept)?, terms, now), folder, talk)
 }
 
+/// The keys of today with the authorities in `folder` accepted beside their own, and which these are: of `names`, or all that are others.
+pub(super) fn bring_authorities(
+    kept: &Kept,
+    today: &Secrets,
+    names: &BTreeSet<AuthorityName>,
+    folder: &Path,
+    (terms, now): (Terms, i64),
+    talk: &dyn Talk,
+) -> Result<(Secrets, BTreeSet<AuthorityName>), OpsError> {
+    let files = found(folder, kept)?;
+    let brought = secrets::bring_authorities(today, names, &files, terms, now, &mut SystemEntropy);
+    let (secrets, names, unused) = brought.map_err(|error| misfits(error, folder))?;
+    tell_unused(&unused, folder, talk);
+    Ok((secrets, names))
+}
+
 fn taken(brought: Result<Brought, SecretsError>, folder: &Path, talk: &dyn Talk) -> Result<Brought, OpsError> {
-    let brought = brought.map_err(|error| match error {
+    let brought = brought.map_err(|error| misfits(error, folder))?;
+    tell_unused(&brought.unused, folder, talk);
+    Ok(brought)
+}
+
+fn misfits(error: SecretsError, folder: &Path) -> OpsError {
+    match error {
         SecretsError::Misfits(misfits) => {
             OpsError::Misfits { folder: folder.to_owned(), misfits: misfits.iter().map(ToString::to_string).collect() }
         }
         error => error.into(),
-    })?;
-    if !brought.unused.is_empty() {
-        talk.warn(&format!("{}: nothing here uses {}", folder.display(), brought.unused.join(", ")));
     }
-    Ok(brought)
+}
+
+fn tell_unused(unused: &[String], folder: &Path, talk: &dyn Talk) {
+    if !unused.is_empty() {
+        talk.warn(&format!("{}: nothing here uses {}", folder.display(), unused.join(", ")));
+    }
 }
 
 /// A cluster is about to begin with authorities of bastide's own, for its life, although requests were written for another one.
@@ -207,8 +230,7 @@ pub(super) fn warn_of_unused(local: &Local, kept: &Kept, talk: &dyn Talk) -> Res
     let asked = store::files_in(&folder)?.iter().any(|path| path.file_name().is_some_and(|name| name == KEYS));
     if kept.newest.is_none() && asked {
         talk.warn(&format!(
-            "nothing in {} is used without --custom-certs: the cluster begins with authorities of bastide's own, and cannot be given to \
-             an external one later",
+            "nothing in {} is used without --custom-certs: the cluster begins with authorities of bastide's own",
             folder.display()
         ));
     }

@@ -2,6 +2,7 @@
 
 use crate::model::Access;
 use crate::model::Component;
+use crate::model::Roles;
 use crate::render::RenderError;
 use crate::render::apiserver::PKI;
 use crate::render::args;
@@ -33,6 +34,11 @@ const CLIENT: Client = Client {
 };
 /// The certificate of the authority that issues, alone. On every host, because it tells from whom the host's certificates are.
 pub const SIGNER: &str = "/etc/kubernetes/pki/signer.crt";
+/// Its key, on control planes.
+pub(super) const SIGNER_KEY: &str = "/etc/kubernetes/pki/ca.key";
+/// What makes it sign with that pair.
+pub(super) const SIGNING: [(&str, &str); 2] =
+    [("cluster-signing-cert-file", SIGNER), ("cluster-signing-key-file", SIGNER_KEY)];
 const OWN_FILE: &str = "bastide renders this file; leave the flag out";
 
 /// CIS section 1.3.
@@ -105,17 +111,21 @@ pub(super) fn signer(draft: &mut Draft<'_, '_>) {
     if authority.external {
         return;
     }
-    let control_plane = draft.node.roles.control_plane();
-    let component = if control_plane { Component::ControllerManager } else { Component::Proxy };
+    let component = signer_component(&draft.node.roles);
     draft.file(component, SIGNER, Access::root(0o600), authority.certificate.as_bytes());
+}
+
+/// Whose the certificate's file is on a host with these roles.
+pub(super) fn signer_component(roles: &Roles) -> Component {
+    if roles.control_plane() { Component::ControllerManager } else { Component::Proxy }
 }
 
 /// The key that goes with it, where bastide has it.
 fn signer_key(draft: &mut Draft<'_, '_>) {
     let authority = draft.shop.secrets.authorities.get(&AuthorityName::Kubernetes);
     if let Some(authority) = authority.filter(|authority| !authority.external) {
-        let (path, key) = ("/etc/kubernetes/pki/ca.key", authority.key.clone());
-        draft.secret(Component::ControllerManager, path, Access::root(0o600), key);
+        let key = authority.key.clone();
+        draft.secret(Component::ControllerManager, SIGNER_KEY, Access::root(0o600), key);
     }
 }
 
@@ -137,6 +147,8 @@ fn flags(draft: &mut Draft<'_, '_>) -> Flags {
         .set("cluster-cidr", cluster.network.cluster_cidr.to_string())
         .set("service-cluster-ip-range", cluster.network.service_cidr.to_string())
         .set("cluster-name", cluster.name.as_str())
+        // Says nothing where nobody signs.
+        .set("cluster-signing-duration", kubelet::renewed_for(cluster))
         // There are no bootstrap tokens.
         .set("controllers", "*,-bootstrap-signer-controller,-token-cleaner-controller")
         .set("leader-elect", "true")
@@ -147,10 +159,9 @@ fn flags(draft: &mut Draft<'_, '_>) -> Flags {
     // Without a pair it signs nothing: kubelets' requests stay unanswered, and their pairs are brought to them like all others.
     let external = draft.shop.secrets.external().contains(&AuthorityName::Kubernetes);
     if !external {
-        flags
-            .set("cluster-signing-cert-file", SIGNER)
-            .set("cluster-signing-key-file", format!("{PKI}/ca.key"))
-            .set("cluster-signing-duration", kubelet::renewed_for(cluster));
+        for (name, path) in SIGNING {
+            flags.set(name, path);
+        }
     }
     let common = &cluster.services.controller_manager;
     flags.overlay(SECTION, common, RULES, &mut draft.shop.judge);

@@ -28,8 +28,9 @@ const KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
 /// Whom it believes, as a client of API servers and as a server.
 const AUTHORITY: &str = "/etc/kubernetes/pki/ca.crt";
 /// The kubelet's own name for its newest pair: a link that it moves at each renewal.
-const PAIR: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
-const PREPARE: &str = "/opt/bastide/kubelet-prepare";
+pub(super) const PAIR: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+pub(super) const PREPARE: &str = "/opt/bastide/kubelet-prepare";
+pub(super) const UNIT: &str = "kubelet.service";
 /// How long a pair lasts that a kubelet got by itself, unless other certificates last less.
 const RENEWED_FOR: Duration = Duration::from_hours(720);
 
@@ -85,7 +86,7 @@ pub(super) fn render(draft: &mut Draft<'_, '_>, os_name: Option<&str>) {
         inputs.extend(draft.digests(&[PAIR]).into_values());
     }
     inputs.extend([prepare, unit]);
-    draft.unit(Component::Kubelet, "kubelet.service", Effect::Restart, &inputs);
+    draft.unit(Component::Kubelet, UNIT, Effect::Restart, &inputs);
 }
 
 /// Who the kubelet is, to the API server and to those who call it.

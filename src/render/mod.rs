@@ -32,6 +32,7 @@ mod pod;
 mod proxy;
 mod read_back;
 mod recurring;
+mod renewals;
 mod scheduler;
 mod shutdown;
 mod system;
@@ -54,6 +55,7 @@ pub use error::RenderErrors;
 pub use kms::FOLDER as KMS_FOLDER;
 pub use kms::POD as KMS_POD;
 pub use pod::pod_inputs;
+pub use renewals::renewals_signed_by;
 
 use crate::config::Cluster;
 use crate::config::NetworkPlugin;

@@ -13,7 +13,7 @@ use crate::model::RemotePath;
 use crate::render::draft::Draft;
 use crate::render::draft::literal;
 
-const SETTINGS: &str = "/etc/bastide/certificates.json";
+pub(super) const SETTINGS: &str = "/etc/bastide/certificates.json";
 
 /// Places program, settings and timer. Last of all, when every file of the host is known.
 pub(super) fn render(draft: &mut Draft<'_, '_>) {
@@ -43,9 +43,7 @@ pub(super) fn render(draft: &mut Draft<'_, '_>) {
         authority: literal("/etc/kubernetes/pki/ca.crt"),
         client: literal("/var/lib/kubelet/pki/kubelet-client-current.pem"),
     };
-    // Plain names and numbers have no way to fail.
-    let text = serde_json::to_string_pretty(&settings).unwrap_or_default();
-    draft.file(Component::Recurring, SETTINGS, root, format!("{text}\n"));
+    draft.file(Component::Recurring, SETTINGS, root, written(&settings));
     draft.rendered(
         Component::Recurring,
         "/etc/systemd/system/bastide-certificates.service",
@@ -61,4 +59,11 @@ pub(super) fn render(draft: &mut Draft<'_, '_>) {
         &json!({}),
     );
     draft.unit(Component::Recurring, "bastide-certificates.timer", Effect::Restart, &[timer]);
+}
+
+/// The settings' file.
+pub(super) fn written(settings: &CertificateWatch) -> String {
+    // Plain names and numbers have no way to fail.
+    let text = serde_json::to_string_pretty(settings).unwrap_or_default();
+    format!("{text}\n")
 }

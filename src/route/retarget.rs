@@ -39,6 +39,8 @@ pub struct Retargeted {
 /// `desired`, which was rendered from `was`, as if it had been rendered from `now`. Both must hold the same leaves; where
 /// they do not, what was rendered from the surplus stays as it is.
 pub fn retarget(desired: &Desired, blobs: &Blobs, was: &Secrets, now: &Secrets) -> Retargeted {
+    let handed = handed(desired, blobs, was, now);
+    let (desired, blobs) = handed.as_ref().map_or((desired, blobs), |(desired, blobs)| (desired, blobs));
     let words = Words::between(was, now);
     let mut out = Retargeted { desired: desired.clone(), blobs: Blobs::default() };
     let mut moved = BTreeMap::new();
@@ -76,6 +78,20 @@ pub fn retarget(desired: &Desired, blobs: &Blobs, was: &Secrets, now: &Secrets) 
         }
     }
     out
+}
+
+/// A target in which another one signs kubelets' renewals than before, or nobody; None where it stays as it is.
+fn handed(desired: &Desired, blobs: &Blobs, was: &Secrets, now: &Secrets) -> Option<(Desired, Blobs)> {
+    let of = |secrets: &Secrets| secrets.external().contains(&AuthorityName::Kubernetes);
+    if of(was) == of(now) {
+        return None;
+    }
+    let (mut desired, mut blobs) = (desired.clone(), blobs.clone());
+    let signer = now.authorities.get(&AuthorityName::Kubernetes).filter(|set| !set.external);
+    for host in desired.hosts.values_mut() {
+        render::renewals_signed_by(signer, host, &mut blobs);
+    }
+    Some((desired, blobs))
 }
 
 /// The files with the keys of `was` for encryption at rest, and what they say with those of `now`: lists of keys may differ in

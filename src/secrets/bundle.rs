@@ -64,8 +64,14 @@ pub struct OtherAuthority {
     pub comes: bool,
     /// Its certificate (PEM), one of [`AuthoritySet::also_accepted`].
     pub certificate: String,
-    /// Its key (PKCS#8 PEM): a way back issues from it, and it proves that it is accepted, or is no more.
+    /// Its key (PKCS#8 PEM): a way back issues from it, and it proves that it is accepted, or is no more. Empty where it is lost, and
+    /// where it is elsewhere.
     pub key: Content,
+    /// Somebody else has the key, on purpose.
+    pub external: bool,
+    /// What an external one signed: where it will issue, everything that is to take a leaf's place; where it did, what proves whether
+    /// it is still accepted.
+    pub leaves: BTreeMap<LeafId, Leaf>,
     /// The new authority's certificate signed by the old one (PEM): with it clients accept the new one's leaves that trust the old
     /// one alone. None where the old one may not sign authorities.
     pub cross_signed: Option<String>,
@@ -75,7 +81,8 @@ impl AuthoritySet {
     /// Whether a key of this set is nowhere any more: the cluster was taken over from its hosts, which hold no such key. What it
     /// signed is kept as long as it is accepted; nothing is issued from it.
     pub fn is_lost(&self) -> bool {
-        (self.key.is_empty() && !self.external) || self.other.as_ref().is_some_and(|other| other.key.is_empty())
+        let other = self.other.as_ref();
+        (self.key.is_empty() && !self.external) || other.is_some_and(|other| other.key.is_empty() && !other.external)
     }
 
     /// All accepted certificates, the issuing one first.

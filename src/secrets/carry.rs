@@ -56,7 +56,9 @@ pub fn carry(
     let mut leaves = BTreeMap::new();
     let mut issued = Vec::new();
     let mut cannot = Cannot::default();
-    for (id, old) in &stored.leaves {
+    // bastide's own certificate is kept where another authority signs it, and nowhere else.
+    let theirs = today.external().contains(&AuthorityName::Kubernetes);
+    for (id, old) in stored.leaves.iter().filter(|(id, _)| theirs || id.name != LeafName::Operator) {
         let authority = issuer(id.name);
         let (signer, set) = signers.get(&authority).ok_or(SecretsError::AuthorityMissing(authority))?;
         let seen = Seen::read(&old.certificate)
@@ -87,6 +89,10 @@ pub fn carry(
     }
     drop(signers);
     cannot.or(())?;
+    let own = LeafId { name: LeafName::Operator, host: None };
+    if let Some(leaf) = today.leaves.get(&own).filter(|_| theirs) {
+        leaves.entry(own).or_insert_with(|| leaf.clone());
+    }
     Ok((Secrets { leaves, ..today.clone() }, issued))
 }
 

@@ -1,17 +1,22 @@
 //! The legs on which another authority, or another key for service-account tokens, takes a cluster's own one's place.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
 use crate::config::KeyAlgorithm;
+use crate::model::utc;
 use crate::secrets::AuthorityName;
 use crate::secrets::AuthoritySet;
 use crate::secrets::Entropy;
 use crate::secrets::Issued;
 use crate::secrets::Leaf;
 use crate::secrets::LeafId;
+use crate::secrets::LeafName;
+use crate::secrets::Misfit;
 use crate::secrets::OtherAuthority;
 use crate::secrets::Secrets;
 use crate::secrets::SecretsError;
+use crate::secrets::Why;
 use crate::secrets::carry::issuer;
 use crate::secrets::inspect;
 use crate::secrets::issue;
@@ -34,18 +39,27 @@ pub fn accept_new_authorities(
 ) -> Result<Secrets, SecretsError> {
     let mut secrets = today.clone();
     for name in names {
-        let set = set_of(&mut secrets, *name)?;
-        if set.external {
-            let wanted = vec!["another authority, which bastide cannot make in its place".to_owned()];
-            return Err(SecretsError::AuthorityExternal { name: *name, wanted });
-        }
-        let old = Authority::read(*name, set, now)?;
         let new = issue::authority(*name, algorithm, now, entropy)?;
-        let cross_signed = issue::cross_signed(&new, (&old, set), now, entropy)?;
-        set.also_accepted.push(new.certificate.clone());
-        set.other = Some(OtherAuthority { comes: true, certificate: new.certificate, key: new.key, cross_signed });
+        accept(set_of(&mut secrets, *name)?, *name, new, BTreeMap::new(), now, entropy)?;
     }
     Ok(secrets)
+}
+
+/// Takes `new` into `set` beside the one that goes on issuing; `leaves` are what it signed already, where its key is elsewhere.
+pub(super) fn accept(
+    set: &mut AuthoritySet,
+    name: AuthorityName,
+    new: AuthoritySet,
+    leaves: BTreeMap<LeafId, Leaf>,
+    now: i64,
+    entropy: &mut dyn Entropy,
+) -> Result<(), SecretsError> {
+    let old = Authority::read(name, set, now)?;
+    let cross_signed = issue::cross_signed(&new, (&old, set), now, entropy)?;
+    set.also_accepted.push(new.certificate.clone());
+    let AuthoritySet { certificate, key, external, .. } = new;
+    set.other = Some(OtherAuthority { comes: true, certificate, key, external, leaves, cross_signed });
+    Ok(())
 }
 
 /// `today` with the new authorities of `names` issuing and every leaf of theirs from them. The old ones stay accepted.
@@ -57,19 +71,62 @@ pub fn issue_from_new_authorities(
     entropy: &mut dyn Entropy,
 ) -> Result<(Secrets, Vec<Issued>), SecretsError> {
     let mut secrets = today.clone();
+    let mut brought = BTreeMap::new();
     for name in names {
         let set = set_of(&mut secrets, *name)?;
         let Some(new) = set.other.take_if(|other| other.comes) else { continue };
         set.also_accepted.retain(|pem| *pem != new.certificate);
         let old = std::mem::replace(&mut set.certificate, new.certificate);
         let key = std::mem::replace(&mut set.key, new.key);
+        let external = std::mem::replace(&mut set.external, new.external);
         set.also_accepted.push(old.clone());
         let cross_signed = new.cross_signed;
-        set.other = Some(OtherAuthority { comes: false, certificate: old, key, cross_signed });
+        let proofs = today.leaves.iter().filter(|(id, _)| external && issuer(id.name) == *name && proves(id.name));
+        let leaves = proofs.map(|(id, leaf)| (id.clone(), leaf.clone())).collect();
+        set.other = Some(OtherAuthority { comes: false, certificate: old, key, external, leaves, cross_signed });
+        brought.extend(new.leaves);
     }
-    let wanted: BTreeSet<LeafId> =
-        secrets.leaves.keys().filter(|id| names.contains(&issuer(id.name))).cloned().collect();
-    renew(&secrets, &wanted, terms, now, entropy)
+    still_good(&brought, &secrets, names, now)?;
+    // bastide's own certificate is kept where it cannot make one whenever it needs it, and nowhere else.
+    if !secrets.external().contains(&AuthorityName::Kubernetes) {
+        secrets.leaves.retain(|id, _| id.name != LeafName::Operator);
+    }
+    let theirs = secrets.external();
+    let wanted = secrets.leaves.keys().filter(|id| {
+        let issuer = issuer(id.name);
+        names.contains(&issuer) && !theirs.contains(&issuer)
+    });
+    let wanted: BTreeSet<LeafId> = wanted.cloned().collect();
+    let (mut secrets, mut issued) = renew(&secrets, &wanted, terms, now, entropy)?;
+    issued.extend(brought.keys().map(|id| Issued { id: id.clone(), why: Why::Brought }));
+    secrets.leaves.extend(brought);
+    Ok((secrets, issued))
+}
+
+/// Days may pass between the leg in which these were verified and the one that needs them, with a host or a name more.
+fn still_good(
+    brought: &BTreeMap<LeafId, Leaf>,
+    secrets: &Secrets,
+    names: &BTreeSet<AuthorityName>,
+    now: i64,
+) -> Result<(), SecretsError> {
+    let sans = |leaf: &Leaf| inspect::Seen::read(&leaf.certificate).map(|seen| seen.sans).unwrap_or_default();
+    let external = secrets.external();
+    let theirs = |id: &LeafId| names.contains(&issuer(id.name)) && external.contains(&issuer(id.name));
+    let ended = brought.iter().filter(|(_, leaf)| leaf.not_after <= now);
+    let ended = ended.map(|(id, leaf)| Misfit::outlived(id, &format!("has ended at {}", utc(leaf.not_after))));
+    let lacks = secrets.leaves.iter().filter(|(id, _)| theirs(id)).filter_map(|(id, old)| match brought.get(id) {
+        Some(leaf) if sans(leaf).is_superset(&sans(old)) => None,
+        Some(_) => Some(Misfit::outlived(id, "lacks a name that was added")),
+        None => Some(Misfit::outlived(id, "is missing, of a certificate that was added")),
+    });
+    let misfits: Vec<_> = ended.chain(lacks).collect();
+    if misfits.is_empty() { Ok(()) } else { Err(SecretsError::Misfits(misfits)) }
+}
+
+/// Whether a certificate of this row is one with which API servers let in somebody whom they would not otherwise.
+pub(super) fn proves(name: LeafName) -> bool {
+    matches!(name, LeafName::Operator | LeafName::FrontProxyClient)
 }
 
 /// `today` with the authorities of `names` accepting nothing but what they issue themselves.

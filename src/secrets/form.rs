@@ -60,6 +60,11 @@ struct OtherForm<'a> {
     comes: bool,
     certificate: Cow<'a, str>,
     key: Cow<'a, str>,
+    /// Programs from before an authority could change hands wrote neither.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    external: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    leaves: Vec<LeafForm<'a>>,
     cross_signed: Option<Cow<'a, str>>,
 }
 
@@ -123,6 +128,8 @@ pub fn seal_form(secrets: &Secrets) -> Content {
                         comes: other.comes,
                         certificate: Cow::Borrowed(&other.certificate),
                         key: text(&other.key),
+                        external: other.external,
+                        leaves: leaf_forms(&other.leaves),
                         cross_signed: other.cross_signed.as_deref().map(Cow::Borrowed),
                     }),
                 };
@@ -143,17 +150,7 @@ pub fn seal_form(secrets: &Secrets) -> Content {
                 key: STANDARD.encode(key.key.expose()),
             })
             .collect(),
-        leaves: secrets
-            .leaves
-            .iter()
-            .map(|(id, leaf)| LeafForm {
-                name: id.name.as_str().to_owned(),
-                host: id.host.clone(),
-                certificate: Cow::Borrowed(&leaf.certificate),
-                key: text(&leaf.key),
-                not_after: leaf.not_after,
-            })
-            .collect(),
+        leaves: leaf_forms(&secrets.leaves),
         etcd: EtcdForm {
             token: secrets.etcd.token.clone(),
             members: secrets.etcd.members.clone(),
@@ -189,25 +186,11 @@ pub fn unseal_form(document: &Content) -> Result<Secrets, SecretsError> {
             key: content(set.key),
             external: set.external,
             also_accepted: set.also_accepted,
-            other: set.other.map(|other| OtherAuthority {
-                comes: other.comes,
-                certificate: other.certificate.into_owned(),
-                key: content(other.key),
-                cross_signed: other.cross_signed.map(Cow::into_owned),
-            }),
+            other: set.other.map(other).transpose()?,
         };
         authorities.insert(name, set);
     }
-    let mut leaves = BTreeMap::new();
-    for leaf in form.leaves {
-        let name = LeafName::ALL
-            .into_iter()
-            .find(|known| known.as_str() == leaf.name)
-            .ok_or(SecretsError::Unreadable("an unknown leaf"))?;
-        let kept =
-            Leaf { certificate: leaf.certificate.into_owned(), key: content(leaf.key), not_after: leaf.not_after };
-        leaves.insert(LeafId { name, host: leaf.host }, kept);
-    }
+    let leaves = leaves(form.leaves)?;
     let mut encryption = Vec::new();
     for key in form.encryption {
         let encoded = Zeroizing::new(key.key);
@@ -226,6 +209,44 @@ pub fn unseal_form(document: &Content) -> Result<Secrets, SecretsError> {
         encryption,
         leaves,
         etcd: EtcdBirth { token: form.etcd.token, members: form.etcd.members, away: form.etcd.away, joining: None },
+    })
+}
+
+fn leaf_forms(leaves: &BTreeMap<LeafId, Leaf>) -> Vec<LeafForm<'_>> {
+    leaves
+        .iter()
+        .map(|(id, leaf)| LeafForm {
+            name: id.name.as_str().to_owned(),
+            host: id.host.clone(),
+            certificate: Cow::Borrowed(&leaf.certificate),
+            key: text(&leaf.key),
+            not_after: leaf.not_after,
+        })
+        .collect()
+}
+
+fn leaves(forms: Vec<LeafForm<'_>>) -> Result<BTreeMap<LeafId, Leaf>, SecretsError> {
+    let mut leaves = BTreeMap::new();
+    for leaf in forms {
+        let name = LeafName::ALL
+            .into_iter()
+            .find(|known| known.as_str() == leaf.name)
+            .ok_or(SecretsError::Unreadable("an unknown leaf"))?;
+        let kept =
+            Leaf { certificate: leaf.certificate.into_owned(), key: content(leaf.key), not_after: leaf.not_after };
+        leaves.insert(LeafId { name, host: leaf.host }, kept);
+    }
+    Ok(leaves)
+}
+
+fn other(form: OtherForm<'_>) -> Result<OtherAuthority, SecretsError> {
+    Ok(OtherAuthority {
+        comes: form.comes,
+        certificate: form.certificate.into_owned(),
+        key: content(form.key),
+        external: form.external,
+        leaves: leaves(form.leaves)?,
+        cross_signed: form.cross_signed.map(Cow::into_owned),
     })
 }
 

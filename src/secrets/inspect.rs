@@ -3,7 +3,12 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use rcgen::DistinguishedName;
+use rcgen::DnType;
+use rcgen::DnValue;
+use x509_parser::der_parser::asn1_rs::Tag;
 use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::ParsedExtension;
 use x509_parser::pem::parse_x509_pem;
 
 use crate::secrets::leaf::San;
@@ -68,6 +73,47 @@ impl Seen {
         let exact = Self { client: usage.client(), server: usage.server(), ..self.clone() };
         exact.same_subject(template) && (self.client || !usage.client()) && (self.server || !usage.server())
     }
+}
+
+/// Who a certificate is for, so that another one can say the same.
+pub(crate) struct Subject {
+    pub(crate) name: DistinguishedName,
+    pub(crate) key_identifier: Option<Vec<u8>>,
+}
+
+impl Subject {
+    /// Reads the first certificate of `pem`. None where its name has parts or letters that cannot be written again.
+    pub(crate) fn read(pem: &str) -> Option<Self> {
+        let (_, block) = parse_x509_pem(pem.as_bytes()).ok()?;
+        let certificate = block.parse_x509().ok()?;
+        let mut name = DistinguishedName::new();
+        for part in certificate.subject().iter() {
+            let mut attributes = part.iter();
+            let (Some(attribute), None) = (attributes.next(), attributes.next()) else { return None };
+            let oid: Vec<u64> = attribute.attr_type().iter()?.collect();
+            let text = attribute.as_str().ok()?;
+            let value = match attribute.attr_value().tag() {
+                Tag::PrintableString => DnValue::PrintableString(text.try_into().ok()?),
+                Tag::Ia5String => DnValue::Ia5String(text.try_into().ok()?),
+                _ => DnValue::Utf8String(text.to_owned()),
+            };
+            name.push(DnType::from_oid(&oid), value);
+        }
+        let identifier = certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(identifier) => Some(identifier.0.to_vec()),
+            _ => None,
+        });
+        Some(Self { name, key_identifier: identifier })
+    }
+}
+
+/// Whether both certificates (PEM) have one subject, byte by byte.
+pub(crate) fn same_name(one: &str, other: &str) -> bool {
+    let name = |pem: &str| {
+        let (_, block) = parse_x509_pem(pem.as_bytes()).ok()?;
+        Some(block.parse_x509().ok()?.subject().as_raw().to_vec())
+    };
+    name(one).is_some_and(|raw| name(other) == Some(raw))
 }
 
 /// Whether one of the certificates in `accepted` (PEM) signed the one in `pem`.

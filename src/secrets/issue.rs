@@ -8,10 +8,12 @@ use rcgen::DnType;
 use rcgen::ExtendedKeyUsagePurpose;
 use rcgen::IsCa;
 use rcgen::Issuer;
+use rcgen::KeyIdMethod;
 use rcgen::KeyPair;
 use rcgen::KeyUsagePurpose;
 use rcgen::SanType;
 use rcgen::SerialNumber;
+use rcgen::SubjectPublicKeyInfo;
 
 use crate::config::KeyAlgorithm;
 use crate::secrets::AuthorityName;
@@ -104,7 +106,8 @@ pub(crate) fn authority(
 }
 
 /// The certificate of `new` (same subject, same key) signed by `old`, whose set is `old_set`. None where that one's own
-/// certificate says that no authority may follow it in a chain (nobody would accept it), and where its key is lost.
+/// certificate says that no authority may follow it in a chain (nobody would accept it), where its key is lost or elsewhere, and where
+/// the new one has a name that cannot be written again as it is.
 pub(crate) fn cross_signed(
     new: &AuthoritySet,
     (old, old_set): (&Authority, &AuthoritySet),
@@ -117,14 +120,21 @@ pub(crate) fn cross_signed(
         return Ok(None);
     }
     let seen = inspect::Seen::read(&new.certificate).ok_or_else(unreadable)?;
-    let own = key::read(&new.key).ok_or_else(unreadable)?;
+    // The name byte by byte and the key's identifier, whoever chose them: chains are put together by both.
+    let Some(subject) = inspect::Subject::read(&new.certificate) else { return Ok(None) };
+    let Ok(own) = SubjectPublicKeyInfo::from_der(&seen.public_key) else { return Ok(None) };
     let end = seen.not_after.min(old.not_after);
     let mut parameters = authority_parameters(&seen.common_name, now, end, 0, entropy)?;
+    parameters.distinguished_name = subject.name;
+    if let Some(identifier) = subject.key_identifier {
+        parameters.key_identifier_method = KeyIdMethod::PreSpecified(identifier);
+    }
     parameters.use_authority_key_identifier_extension = true;
     let certificate = parameters
         .signed_by(&own, issuer)
         .map_err(|error| SecretsError::Issue { leaf: seen.common_name, reason: error.to_string() })?;
-    Ok(Some(certificate.pem()))
+    let pem = certificate.pem();
+    Ok(inspect::same_name(&pem, &new.certificate).then_some(pem))
 }
 
 /// What an authority's certificate says; `below` is how many more may follow it in a chain.

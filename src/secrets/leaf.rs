@@ -215,11 +215,15 @@ pub(crate) fn table(cluster: &Cluster) -> BTreeMap<LeafId, Template> {
 pub(crate) fn rows(cluster: &Cluster, external: &BTreeSet<AuthorityName>) -> BTreeMap<LeafId, Template> {
     let mut leaves = table(cluster);
     if external.contains(&AuthorityName::Kubernetes) {
-        // RKE's name and group for it.
-        let template = Template::client(AuthorityName::Kubernetes, "kube-admin", Some("system:masters"));
-        leaves.insert(LeafId { name: LeafName::Operator, host: None }, template);
+        leaves.extend([own_row()]);
     }
     leaves
+}
+
+/// bastide's own way in, where it cannot make one whenever it needs it. RKE's name and group for it.
+pub(crate) fn own_row() -> (LeafId, Template) {
+    let template = Template::client(AuthorityName::Kubernetes, "kube-admin", Some("system:masters"));
+    (LeafId { name: LeafName::Operator, host: None }, template)
 }
 
 /// kubeadm's names and RKE's together. Every API server carries every control plane's names, so that a balancer or a

@@ -38,6 +38,7 @@ pub use custom::Misfit;
 pub use custom::Request;
 pub use custom::bring;
 pub use custom::bring_again;
+pub use custom::bring_authorities;
 pub use custom::requests;
 pub use encryption::EncryptionProvider;
 pub use encryption::KeyLabel;

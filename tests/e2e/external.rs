@@ -182,3 +182,107 @@ fn roles_apart_with_external_authorities_alone() -> Result<()> {
     cluster.assert_plans_nothing();
     Ok(())
 }
+
+/// Three hosts with every role: one external authority for all of them, and a second set of leaves.
+#[test]
+#[ignore = "six minutes; `cargo xtask soak --part external` runs it"]
+fn three_control_planes_are_born_with_an_external_authority_and_renewed() -> Result<()> {
+    let cluster = Cluster::three_all_roles()?;
+    let authorities = authorities(&[KUBERNETES])?;
+    let folder = cluster.folder().join("cluster_certs");
+    ends(&cluster, &["certs", "generate-csr", "--no-identity-backup"], 0);
+    let signed = sign(authorities.path(), &folder, "300")?;
+    ends(&cluster, &["up", "--yes", "--custom-certs"], 0);
+    cluster.assert_plans_nothing();
+    ends(&cluster, &["status"], 0);
+    assert_eq!(days(&cluster)?.len(), signed - 2, "all but bastide's own and metrics-server's");
+    ends(&cluster, &["certs", "generate-csr"], 0);
+    assert_eq!(sign(authorities.path(), &folder, "250")?, signed);
+    let rotated = ends(&cluster, &["rotate-certs", "--yes", "--custom-certs"], 0);
+    println!("a renewed set on three control planes: {:.1} s", rotated.took.as_secs_f64());
+    let files = days(&cluster)?;
+    assert!(files.len() == signed - 2 && files.iter().all(|(_, days)| *days == 249), "{files:?}");
+    cluster.assert_plans_nothing();
+    ends(&cluster, &["status"], 0);
+    Ok(())
+}
+
+/// Whether an API server knows whom the pair at `config` is for.
+fn opens(cluster: &Cluster, config: &str) -> bool {
+    let asked = format!(
+        "curl -sf --max-time 20 -k --cert {config}.crt --key {config}.key https://127.0.0.1:6443/api >/dev/null"
+    );
+    cluster.host("h1").ssh(&asked).is_ok()
+}
+
+/// Puts the API server's client certificate towards kubelets aside: whoever has it is known as long as its authority is believed.
+fn put_aside(cluster: &Cluster, to: &str) -> Result<()> {
+    let pki = "/etc/kubernetes/pki";
+    cluster.host("h1").ssh(&format!(
+        "cp {pki}/apiserver-kubelet-client.crt {to}.crt && cp {pki}/apiserver-kubelet-client.key {to}.key"
+    ))?;
+    Ok(())
+}
+
+/// A running cluster is given to an external authority, goes back in the middle, is given to it after all, and taken back.
+#[test]
+fn a_running_cluster_changes_hands() -> Result<()> {
+    let cluster = Cluster::one_host()?;
+    let authorities = authorities(&[KUBERNETES])?;
+    let folder = cluster.folder().join("cluster_certs");
+    let give = ["rotate-certs", "--ca", "--custom-certs", "--yes", "--restart-pods", "--leave-pods"];
+    ends(&cluster, &["up", "--yes", "--no-identity-backup"], 0);
+    put_aside(&cluster, "/root/own")?;
+    assert!(opens(&cluster, "/root/own"));
+
+    let told = ends(&cluster, &["certs", "generate-csr"], 0);
+    assert!(told.stdout.contains("rotate-certs --ca --custom-certs"), "{told}");
+    sign(authorities.path(), &folder, "300")?;
+    // Nothing is begun with a folder that is not whole, and everything is said at once.
+    let aside = |name: &str, to: &str| std::fs::rename(folder.join(name), folder.join(to));
+    aside("kube-node-h1.pem", "node.aside")?;
+    aside("kube-proxy-h1.pem", "proxy.aside")?;
+    std::fs::copy(folder.join("kube-scheduler-h1.pem"), folder.join("kube-proxy-h1.pem"))?;
+    let refused = ends(&cluster, &give, 1);
+    for wanted in
+        ["kube-node-h1.pem: is missing", "kube-proxy-h1.pem: CN: is", "kube-proxy-h1.pem: key: is another one"]
+    {
+        assert!(refused.stderr.contains(wanted), "{wanted}: {refused}");
+    }
+    cluster.assert_plans_nothing();
+    aside("node.aside", "kube-node-h1.pem")?;
+    aside("proxy.aside", "kube-proxy-h1.pem")?;
+
+    let given = ends(&cluster, &give, 0);
+    println!("given to an external authority: {:.1} s", given.took.as_secs_f64());
+    assert!(given.stdout.contains("gives its place to an external one"), "{given}");
+    cluster.assert_plans_nothing();
+    ends(&cluster, &["status"], 0);
+    let files = days(&cluster)?;
+    assert!(files.len() == 8 && files.iter().all(|(_, days)| *days == 299), "{files:?}");
+    cluster.host("h1").ssh("test ! -e /etc/kubernetes/pki/ca.key && test ! -e /etc/kubernetes/pki/signer.crt")?;
+    assert!(!opens(&cluster, "/root/own"), "the authority of before is still believed");
+    put_aside(&cluster, "/root/theirs")?;
+    assert!(opens(&cluster, "/root/theirs"));
+
+    // Back by the same legs, and there again by a second run.
+    let back = ends(&cluster, &["rollback", "--to", "1", "--yes"], 0);
+    println!("and back by its legs: {:.1} s", back.took.as_secs_f64());
+    cluster.assert_plans_nothing();
+    cluster.host("h1").ssh("test -e /etc/kubernetes/pki/ca.key && test -e /etc/kubernetes/pki/signer.crt")?;
+    assert!(opens(&cluster, "/root/own") && !opens(&cluster, "/root/theirs"));
+    ends(&cluster, &give, 0);
+    cluster.assert_plans_nothing();
+
+    // Taken back for good: only where it is named.
+    let refused = ends(&cluster, &["rotate-certs", "--ca", "--yes"], 1);
+    assert!(refused.stderr.contains("--authority kubernetes"), "{refused}");
+    let take = ["rotate-certs", "--ca", "--authority", "kubernetes", "--yes", "--restart-pods", "--leave-pods"];
+    let taken = ends(&cluster, &take, 0);
+    println!("taken back: {:.1} s", taken.took.as_secs_f64());
+    cluster.assert_plans_nothing();
+    ends(&cluster, &["status"], 0);
+    assert!(!opens(&cluster, "/root/own") && !opens(&cluster, "/root/theirs"));
+    ends(&cluster, &["rotate-certs", "--yes"], 0);
+    Ok(())
+}

@@ -49,8 +49,9 @@ pub(in crate::cli) struct RotateCerts {
     /// Put new certificate authorities in the place of the cluster's own: kubernetes, etcd and front-proxy
     ///
     /// In three legs, each a revision of its own: both are accepted, the new ones issue, the old ones are accepted no more. A run
-    /// that was cut off goes on with the same command; `bastide rollback` goes back leg by leg.
-    #[arg(long, alias = "rotate-ca", group = "exchange", conflicts_with_all = ["services", "hosts", "due", "custom_certs"])]
+    /// that was cut off goes on with the same command; `bastide rollback` goes back leg by leg. With --custom-certs the new ones are
+    /// those of the folder; an external authority gives its place to one of bastide's own where --authority names it.
+    #[arg(long, alias = "rotate-ca", group = "exchange", conflicts_with_all = ["services", "hosts", "due"])]
     pub ca: bool,
     /// Only this authority (repeatable): kubernetes, etcd, front-proxy
     #[arg(long = "authority", value_name = "AUTHORITY", value_parser = authority, requires = "ca")]

@@ -161,11 +161,14 @@ async fn outsiders(prepared: &Prepared, next: &Next, names: &BTreeSet<AuthorityN
     let old =
         set.and_then(|set| set.other.as_ref()).map(|other| other.certificate.trim().to_owned()).unwrap_or_default();
     let new = set.map(|set| set.certificate.trim().to_owned()).unwrap_or_default();
-    let mut notes = vec![
-        "kubeconfigs and client certificates that were made before this exchange stop working, copies of admin.conf too; \
-         `bastide kubeconfig` makes new ones"
-            .to_owned(),
-    ];
+    let new_ones = if prepared.target.secrets.external().contains(&AuthorityName::Kubernetes) {
+        "the new authority has to sign new ones"
+    } else {
+        "`bastide kubeconfig` makes new ones"
+    };
+    let mut notes = vec![format!(
+        "kubeconfigs and client certificates that were made before this exchange stop working, copies of admin.conf too; {new_ones}"
+    )];
     let bundled = api(prepared).await?.bundled_trust().await?;
     let cut_off =
         bundled.iter().filter(|one| !old.is_empty() && one.bundle.contains(&old) && !one.bundle.contains(&new));

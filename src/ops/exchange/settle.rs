@@ -93,10 +93,9 @@ impl<'a> Change<'a> {
 
     /// Signers of the target and of before: those that must be believed, and those that must not.
     fn signers(&self, name: AuthorityName) -> (Vec<Signer>, Vec<Signer>) {
-        let of = |secrets: &Secrets| secrets.authorities.get(&name).map(|set| signers(name, set)).unwrap_or_default();
-        let wanted = of(&self.prepared.target.secrets);
+        let wanted = signers(name, &self.prepared.target.secrets);
         let accepted = |signer: &Signer| wanted.iter().any(|wanted| wanted.certificate == signer.certificate);
-        let dropped = of(&self.was).into_iter().filter(|signer| !accepted(signer)).collect();
+        let dropped = signers(name, &self.was).into_iter().filter(|signer| !accepted(signer)).collect();
         (wanted, dropped)
     }
 

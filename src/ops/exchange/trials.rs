@@ -1,5 +1,6 @@
 //! Whether a component believes an authority: it is asked with a certificate from it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -12,6 +13,9 @@ use crate::ops::OpsError;
 use crate::secrets;
 use crate::secrets::AuthorityName;
 use crate::secrets::AuthoritySet;
+use crate::secrets::Leaf;
+use crate::secrets::LeafId;
+use crate::secrets::LeafName;
 use crate::secrets::Secrets;
 use crate::secrets::SystemEntropy;
 
@@ -22,19 +26,35 @@ const FRONT_PROXY: &str = "front-proxy-client";
 /// Something that everybody may see whom the server knows, and nobody else.
 const FOR_KNOWN: &str = "/api";
 
-/// An authority with its key.
+/// An authority, and what it can be tried with.
 #[derive(Debug, Clone)]
 pub(super) struct Signer {
     pub name: AuthorityName,
     pub certificate: String,
     key: Content,
+    /// A certificate from it, where its key is elsewhere.
+    proof: Option<Leaf>,
 }
 
-/// Both authorities of a set.
-pub(super) fn signers(name: AuthorityName, set: &AuthoritySet) -> Vec<Signer> {
-    let own = Signer { name, certificate: set.certificate.clone(), key: set.key.clone() };
-    let other =
-        set.other.as_ref().map(|other| Signer { name, certificate: other.certificate.clone(), key: other.key.clone() });
+/// Both authorities of a set of `secrets`.
+pub(super) fn signers(name: AuthorityName, secrets: &Secrets) -> Vec<Signer> {
+    let Some(set) = secrets.authorities.get(&name) else { return Vec::new() };
+    let proof = |leaves: &BTreeMap<LeafId, Leaf>| {
+        let row = if name == AuthorityName::FrontProxy { LeafName::FrontProxyClient } else { LeafName::Operator };
+        leaves.iter().find(|(id, _)| id.name == row).map(|(_, leaf)| leaf.clone())
+    };
+    let own = Signer {
+        name,
+        certificate: set.certificate.clone(),
+        key: set.key.clone(),
+        proof: proof(&secrets.leaves).filter(|_| set.external),
+    };
+    let other = set.other.as_ref().map(|other| Signer {
+        name,
+        certificate: other.certificate.clone(),
+        key: other.key.clone(),
+        proof: proof(&other.leaves),
+    });
     std::iter::once(own).chain(other).collect()
 }
 
@@ -50,7 +70,7 @@ pub(super) struct Place<'a> {
 impl Signer {
     /// Whether anybody can be asked with a certificate from it: not where its key is lost.
     pub(super) fn can_be_tried(&self) -> bool {
-        !self.key.is_empty()
+        !self.key.is_empty() || self.proof.is_some()
     }
 
     /// Whether the API server at `address` knows whom this authority made a certificate for.
@@ -78,7 +98,10 @@ impl Signer {
             _ => (secrets::SUPER_ADMIN_USER, Some("system:masters"), None),
         };
         let pair = (self.certificate.as_str(), &self.key);
-        let leaf = secrets::trial_leaf(self.name, pair, (user, group), now, &mut SystemEntropy)?;
+        let leaf = match &self.proof {
+            Some(leaf) => leaf.clone(),
+            None => secrets::trial_leaf(self.name, pair, (user, group), now, &mut SystemEntropy)?,
+        };
         let authorities = trust.authorities.get(&AuthorityName::Kubernetes).map(AuthoritySet::trust_bundle);
         let credentials =
             Credentials { authorities: authorities.unwrap_or_default(), certificate: leaf.certificate, key: leaf.key };

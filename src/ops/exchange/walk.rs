@@ -15,6 +15,7 @@ use crate::ops::Invocation;
 use crate::ops::Local;
 use crate::ops::OpsError;
 use crate::ops::Talk;
+use crate::ops::custom;
 use crate::ops::exchange::before;
 use crate::ops::kept::Kept;
 use crate::ops::legs;
@@ -31,6 +32,7 @@ use crate::secrets;
 use crate::secrets::AuthorityName;
 use crate::secrets::AuthoritySet;
 use crate::secrets::Secrets;
+use crate::secrets::SecretsError;
 use crate::secrets::SystemEntropy;
 
 /// What `rotate-certs --ca` or `--service-account-key` was told.
@@ -84,7 +86,7 @@ pub async fn exchange(
     let now = prepare::now();
     let mut changed = false;
     loop {
-        let find = |kept: &Kept| target(kept, invocation.command, options, terms, now);
+        let find = |kept: &Kept| target(kept, invocation, options, (terms, now), &**talk);
         let (mut prepared, next) = legs::prepared(invocation, &find, talk).await?;
         talk.show(&format!("{} (legs left: {})", next.exchange.words(next.leg), next.left));
         everybody(&prepared, &next)?;
@@ -95,6 +97,7 @@ pub async fn exchange(
                     .to_owned(),
             );
         }
+        prepared.plan.notes.extend(hands(&next, &prepared.target.secrets));
         let first = before::look(&mut prepared, &next, options).await?;
         let errand = Errand {
             why: next.exchange.words(next.leg),
@@ -128,10 +131,10 @@ fn barrier(next: &Next, options: &ExchangeOptions, target: &Secrets) -> Option<B
 /// The last reached target with the keys of the next leg; that of a leg that was begun, where one was.
 fn target(
     kept: &Kept,
-    command: &str,
+    invocation: &Invocation,
     options: &ExchangeOptions,
-    terms: secrets::Terms,
-    now: i64,
+    (terms, now): (secrets::Terms, i64),
+    talk: &dyn Talk,
 ) -> Result<(Target, Next), OpsError> {
     let store = kept.store()?;
     let newest = store.newest().ok_or(OpsError::NothingReached)?;
@@ -141,7 +144,7 @@ fn target(
         if options.authorities { Exchange::of_authorities(secrets) } else { Exchange::of_token_key(secrets) }
     };
     if !newest.was_reached() {
-        if newest.command != command {
+        if newest.command != invocation.command {
             return Err(OpsError::Unfinished { revision: newest.id.clone(), command: newest.command.clone() });
         }
         let reached = store.reached().ok_or(OpsError::NothingReached)?;
@@ -149,8 +152,8 @@ fn target(
         let was = secrets::unseal_form(&store.load(&reached.id)?.3)?;
         let exchange = begun(&today).or_else(|| begun(&was)).ok_or_else(|| {
             OpsError::Impossible(format!(
-                "revision {} was begun by `{command}`, and no exchange stands in it",
-                newest.id
+                "revision {} was begun by `{}`, and no exchange stands in it",
+                newest.id, newest.command
             ))
         })?;
         let exchange = wanted(options, Some(exchange))?;
@@ -163,14 +166,87 @@ fn target(
         let next = Next { exchange, leg, left, was, config, barrier, missed };
         return Ok((Target { desired, blobs: Arc::new(blobs), secrets: today, issued: Vec::new() }, next));
     }
-    let exchange = wanted(options, begun(&today))?;
+    let begun = begun(&today);
+    let brings = invocation.custom_certs.as_ref().filter(|_| begun.is_none());
+    let (exchange, brought) = if let Some(folder) = brings {
+        let (secrets, names) = custom::bring_authorities(kept, &today, &options.names, folder, (terms, now), talk)?;
+        (Exchange::Authorities(names), Some(secrets))
+    } else {
+        let exchange = wanted(options, begun.clone())?;
+        if begun.is_none() {
+            named(&exchange, options, &today)?;
+        }
+        (exchange, None)
+    };
     let legs = exchange.legs_left(&today);
     let leg = *legs.first().ok_or_else(|| OpsError::Impossible("no leg is left".to_owned()))?;
-    let (with, issued) = exchange.after(leg, &today, terms, now, &mut SystemEntropy)?;
+    let (with, issued) = match brought {
+        Some(secrets) => (secrets, Vec::new()),
+        None => exchange.after(leg, &today, terms, now, &mut SystemEntropy).map_err(|error| brings_none(error, leg))?,
+    };
     let moved = route::retarget(&desired, &blobs, &today, &with);
     let (left, missed) = (legs.len(), missed(&revision));
     let next = Next { exchange, leg, left, was: today, config: revision.config, barrier: None, missed };
     Ok((Target { desired: moved.desired, blobs: Arc::new(moved.blobs), secrets: with, issued }, next))
+}
+
+/// An authority of bastide's own takes an external one's place where it is named, and not by the way.
+fn named(exchange: &Exchange, options: &ExchangeOptions, today: &Secrets) -> Result<(), OpsError> {
+    let Exchange::Authorities(names) = exchange else { return Ok(()) };
+    let external = today.external();
+    let mut theirs = names.intersection(&external);
+    match theirs.next().filter(|_| options.names.is_empty()) {
+        None => Ok(()),
+        Some(name) => Err(OpsError::Impossible(format!(
+            "the {name} authority is an external one: `--custom-certs` puts the one in its place that lies in the folder, `--authority {name}` \
+             one of bastide's own; nothing was changed"
+        ))),
+    }
+}
+
+/// What was brought along in the first leg, and ended before the second one.
+fn brings_none(error: SecretsError, leg: ExchangeLeg) -> OpsError {
+    match error {
+        SecretsError::Misfits(misfits) if leg == ExchangeLeg::Issue => {
+            OpsError::Impossible(misfits.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+        }
+        error => error.into(),
+    }
+}
+
+/// What changes with whoever has the key.
+fn hands(next: &Next, target: &Secrets) -> Vec<String> {
+    let (leg, mut notes) = (next.leg, Vec::new());
+    for (name, set) in &target.authorities {
+        let Some(was) = next.was.authorities.get(name).filter(|was| was.other != set.other) else { continue };
+        match (&set.other, was.external, set.external) {
+            (Some(other), theirs, _) if other.comes && (other.external || theirs) => {
+                let of = |external| if external { "an external one" } else { "one whose key bastide has" };
+                notes.push(format!(
+                    "the {name} authority, {}, gives its place to {}, in three legs; `bastide rollback` goes back until the last",
+                    of(theirs),
+                    of(other.external)
+                ));
+                if *name == AuthorityName::Kubernetes && other.cross_signed.is_none() {
+                    notes.push(
+                        "nothing leads from the new authority to the old one: pods that started before this leg have to be restarted \
+                         before the next"
+                            .to_owned(),
+                    );
+                }
+            }
+            (_, false, true) if *name == AuthorityName::Kubernetes && leg == ExchangeLeg::Issue => notes.push(
+                "the authority's key leaves the control planes; from here on nobody in the cluster signs kubelets' renewals, and bastide \
+                 renews none of these certificates: `bastide certs generate-csr`, then `bastide rotate-certs --custom-certs`"
+                    .to_owned(),
+            ),
+            (_, true, false) if *name == AuthorityName::Kubernetes && leg == ExchangeLeg::Issue => {
+                notes.push("the new authority's key comes to the control planes, which sign kubelets' renewals".to_owned());
+            }
+            _ => {}
+        }
+    }
+    notes
 }
 
 /// What is to be exchanged: what was begun, else what was asked for.

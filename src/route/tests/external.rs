@@ -42,7 +42,7 @@ fn nobody_in_the_cluster_signs_and_the_kubelets_pairs_are_bastide_s_to_bring() {
     assert_eq!(gone, ["/etc/kubernetes/pki/ca.key", "/etc/kubernetes/pki/signer.crt"]);
     let flags = |rendered: &Rendered| -> BTreeMap<_, _> { rendered.flags("c1", "kube-controller-manager") };
     let gone: Vec<_> = flags(&own).into_keys().filter(|flag| !flags(&of).contains_key(flag)).collect();
-    assert_eq!(gone, ["cluster-signing-cert-file", "cluster-signing-duration", "cluster-signing-key-file"]);
+    assert_eq!(gone, ["cluster-signing-cert-file", "cluster-signing-key-file"]);
     let pair = RemotePath::new(PAIR).unwrap();
     for host in of.desired.hosts.values() {
         assert_eq!(host.files[&pair].keep, Keep::Managed);
@@ -62,4 +62,32 @@ fn a_stored_target_with_other_certificates_is_the_one_that_would_be_rendered() {
     assert_eq!(desired, to.desired);
     assert!(to.blobs.0.iter().all(|(digest, content)| blobs.get(digest) == Some(content)));
     assert_ne!(desired, from.desired);
+}
+
+#[test]
+fn a_target_that_changes_hands_is_the_one_that_would_be_rendered_there_and_back() {
+    for file in [support::SPLIT, support::ONE_HOST] {
+        let kept = support::secrets(&support::cluster(file));
+        let all = kept.leaves.keys().cloned().collect();
+        let next = secrets::renew(&kept, &all, TERMS, support::NOW + 60, &mut SeededEntropy::new(3)).unwrap().0;
+        let (own, theirs) = (kept, external(next));
+        for (was, now) in [(&own, &theirs), (&theirs, &own)] {
+            let (from, to) = (rendered(file, was), rendered(file, now));
+            let Retargeted { desired, blobs } = retarget(&from.desired, &from.blobs, was, now);
+            for (name, host) in &to.desired.hosts {
+                assert_eq!(desired.hosts[name], *host, "{name}");
+            }
+            assert_eq!(desired, to.desired);
+            assert!(to.blobs.0.iter().all(|(digest, content)| blobs.get(digest) == Some(content)));
+        }
+    }
+}
+
+#[test]
+fn the_key_of_an_authority_that_gave_its_place_away_stays_in_no_target() {
+    let own = support::secrets(&support::cluster(support::SPLIT));
+    let key = own.authorities[&AuthorityName::Kubernetes].key.expose_text().unwrap().trim().to_owned();
+    let from = rendered(support::SPLIT, &own);
+    let moved = retarget(&from.desired, &from.blobs, &own, &external(own.clone()));
+    assert!(moved.blobs.0.values().all(|blob| blob.expose_text().is_none_or(|text| !text.contains(&key))));
 }

@@ -11,10 +11,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::model::Content;
+use crate::secrets::LeafId;
 
 pub use bring::Brought;
 pub use bring::bring;
 pub use bring::bring_again;
+pub use bring::bring_authorities;
 pub use request::Request;
 pub use request::requests;
 
@@ -45,6 +47,14 @@ pub struct Misfit {
 }
 
 impl Misfit {
+    /// Of a certificate that was good when it was verified.
+    pub(super) fn outlived(id: &LeafId, what: &str) -> Self {
+        let problem = format!(
+            "{what} since the certificates were verified; go back with `bastide rollback`, and begin anew with others"
+        );
+        Self::new(&names::certificate(&names::leaf(id)), "", problem)
+    }
+
     fn new(file: &str, field: &'static str, problem: impl Into<String>) -> Self {
         Self { file: file.to_owned(), field, problem: problem.into() }
     }

@@ -24,7 +24,6 @@ use crate::secrets::Secrets;
 use crate::secrets::SecretsError;
 use crate::secrets::SeededEntropy;
 use crate::secrets::Terms;
-use crate::secrets::accept_new_authorities;
 use crate::secrets::bring;
 use crate::secrets::bring_again;
 use crate::secrets::carry;
@@ -39,16 +38,16 @@ use crate::secrets::seal_form;
 use crate::secrets::unseal_form;
 
 /// openssl signs with the machine's clock.
-fn now() -> i64 {
+pub(super) fn now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap();
     i64::try_from(since.as_secs()).unwrap()
 }
 
 /// An authority in a folder of its own.
-struct Authority(tempfile::TempDir);
+pub(super) struct Authority(tempfile::TempDir);
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let authority = Self(tempfile::tempdir().unwrap());
         authority.openssl(
             &["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "900"],
@@ -66,12 +65,16 @@ impl Authority {
         assert!(output.status.success(), "openssl {first:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    fn certificate(&self) -> Content {
+    pub(super) fn certificate(&self) -> Content {
         Content::new(std::fs::read(self.path().join("ca.pem")).unwrap())
     }
 
+    pub(super) fn key(&self) -> Content {
+        Content::new(std::fs::read(self.path().join("ca.key")).unwrap())
+    }
+
     /// What it makes of a request; `more` are options of `openssl x509`.
-    fn sign(&self, request: &str, more: &[&str]) -> Content {
+    pub(super) fn sign(&self, request: &str, more: &[&str]) -> Content {
         std::fs::write(self.path().join("request"), request).unwrap();
         let copies =
             ["x509", "-req", "-in", "request", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out", "leaf"];
@@ -82,19 +85,19 @@ impl Authority {
     }
 
     /// With other extensions than it was asked for.
-    fn sign_as(&self, request: &str, extensions: &str, more: &[&str]) -> Content {
+    pub(super) fn sign_as(&self, request: &str, extensions: &str, more: &[&str]) -> Content {
         std::fs::write(self.path().join("extensions"), extensions).unwrap();
         self.sign(request, &[more, &["-extfile", "extensions"]].concat())
     }
 }
 
 /// Requests of `names`, and what `authority` made of them.
-struct Folder {
-    files: CustomFiles,
-    requests: BTreeMap<String, String>,
+pub(super) struct Folder {
+    pub(super) files: CustomFiles,
+    pub(super) requests: BTreeMap<String, String>,
 }
 
-fn asked(cluster: &Cluster, previous: Option<&Secrets>, files: CustomFiles, seed: u64) -> Folder {
+pub(super) fn asked(cluster: &Cluster, previous: Option<&Secrets>, files: CustomFiles, seed: u64) -> Folder {
     let names = [AuthorityName::Kubernetes].into();
     let all = requests(cluster, previous, &names, &files, &mut SeededEntropy::new(seed)).unwrap();
     let mut folder = Folder { files, requests: BTreeMap::new() };
@@ -107,7 +110,7 @@ fn asked(cluster: &Cluster, previous: Option<&Secrets>, files: CustomFiles, seed
 }
 
 impl Folder {
-    fn signed(mut self, authority: &Authority) -> Self {
+    pub(super) fn signed(mut self, authority: &Authority) -> Self {
         self.files.files.insert("kube-ca.pem".to_owned(), authority.certificate());
         for (stem, request) in &self.requests {
             self.files.files.insert(format!("{stem}.pem"), authority.sign(request, &[]));
@@ -115,7 +118,7 @@ impl Folder {
         self
     }
 
-    fn put(&mut self, file: &str, content: Content) -> Content {
+    pub(super) fn put(&mut self, file: &str, content: Content) -> Content {
         self.files.files.insert(file.to_owned(), content).unwrap_or_default()
     }
 
@@ -140,7 +143,7 @@ fn born(cluster: &Cluster, folder: &Folder) -> Secrets {
 }
 
 /// One host with all roles, and a worker behind a balancer.
-fn two_hosts() -> Cluster {
+pub(super) fn two_hosts() -> Cluster {
     read(
         "{cluster_name: demo, kubernetes_version: v1.37.1, network: {plugin: none}, ingress: {provider: none}, nodes: [\
          {address: 192.0.2.11, hostname_override: cp1, user: root, role: [controlplane, etcd, worker]}, \
@@ -432,9 +435,6 @@ fn nothing_is_issued_in_an_external_authority_s_name() {
     let person = Operator::Person { name: "alice", days: 30 };
     let asked_for = wanted(operator_leaf(&secrets, person, KeyAlgorithm::P256, now(), entropy).unwrap_err());
     assert_eq!(asked_for, ["a client certificate with CN=alice and O=bastide:admins"]);
-    let names: BTreeSet<_> = AuthorityName::ALL.into();
-    wanted(accept_new_authorities(&secrets, &names, KeyAlgorithm::P256, now(), entropy).unwrap_err());
-    accept_new_authorities(&secrets, &[AuthorityName::Etcd].into(), KeyAlgorithm::P256, now(), entropy).unwrap();
 
     // A way back takes what there is along, however soon it ends, but nothing that has ended.
     let back = |days| carry(&secrets, &secrets, Prefer::Stored, terms, now() + days * DAY, &mut SeededEntropy::new(5));
@@ -495,7 +495,7 @@ fn a_renewed_folder_changes_what_is_another_and_must_say_as_much() {
     // And a cluster of bastide's own has nothing to be brought to.
     let (own, _) = complete(&cluster, None, now(), &mut SeededEntropy::new(1)).unwrap();
     let refused = bring_again(&own, &next.files, Terms::of(&cluster), now()).unwrap_err().to_string();
-    assert!(refused.contains("cannot be given to"), "{refused}");
+    assert!(refused.contains("rotate-certs --ca --custom-certs"), "{refused}");
 }
 
 #[test]

@@ -6,5 +6,6 @@ mod complete;
 mod custom;
 mod documents;
 mod exchange;
+mod hands;
 mod servers;
 mod support;
