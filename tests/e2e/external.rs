@@ -255,7 +255,7 @@ fn a_running_cluster_changes_hands() -> Result<()> {
 
     let given = ends(&cluster, &give, 0);
     println!("given to an external authority: {:.1} s", given.took.as_secs_f64());
-    assert!(given.stdout.contains("gives its place to an external one"), "{given}");
+    assert!(given.to_string().contains("gives its place to an external one"), "{given}");
     cluster.assert_plans_nothing();
     ends(&cluster, &["status"], 0);
     let files = days(&cluster)?;
