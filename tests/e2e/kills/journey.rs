@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use anyhow::anyhow;
+use anyhow::bail;
+use anyhow::ensure;
 
 use super::points::Point;
 use super::points::steady;
@@ -27,16 +29,32 @@ const GLANCE: Duration = Duration::from_millis(10);
 /// What a script still does after its run's death is not counted for the next one.
 const AFTERLIFE: Duration = Duration::from_millis(400);
 
+/// How long a run may go on after a host died.
+const PATIENCE: Duration = Duration::from_mins(4);
+
+/// What is done to a run at a point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Strike<'a> {
+    Kill,
+    /// The power of this host is cut, and the run is left to find out. The points that are wanted lie all on it.
+    PowerCut(&'a str),
+}
+
 /// How a run of the journey ended.
 pub(crate) enum Leg {
-    /// It was killed at all of these at once, each on a host of its own but for what it said.
-    Killed(Vec<Point>),
+    /// It was struck at all of these at once, each on a host of its own but for what it said.
+    Struck(Vec<Point>),
     /// It came by no point that is wanted.
     Ended(Ended),
 }
 
-/// Runs the command until it comes by any of the points that are wanted, and kills it there. Those it was killed at are taken out.
-pub(crate) fn leg(cluster: &Cluster, command: &[&str], wanted: &mut BTreeSet<Point>) -> Result<Leg> {
+/// Runs the command until it comes by any of the points that are wanted, and strikes there. Those it was struck at are taken out.
+pub(crate) fn leg(
+    cluster: &Cluster,
+    command: &[&str],
+    strike: Strike<'_>,
+    wanted: &mut BTreeSet<Point>,
+) -> Result<Leg> {
     let hosts: Vec<_> = cluster.hosts().into_iter().map(|host| host.name().to_owned()).collect();
     let held: Vec<_> = hosts.iter().map(|host| bed::Points::on(&cluster.bed, host)).collect();
     for (host, points) in hosts.iter().zip(&held) {
@@ -65,8 +83,20 @@ pub(crate) fn leg(cluster: &Cluster, command: &[&str], wanted: &mut BTreeSet<Poi
     }
     let at: Vec<Option<String>> = held.iter().map(bed::Points::held).collect::<Result<_>>()?;
     let ended_itself = matches!(&seen, Some((_, None))) && at.iter().all(Option::is_none);
-    if !ended_itself {
-        kill()?;
+    match strike {
+        _ if ended_itself => {}
+        Strike::Kill => kill()?,
+        Strike::PowerCut(host) => {
+            cluster.host(host).power_cut()?;
+            // A run that stands still for its reader is read to its end below, within the product's own deadlines.
+            if seen.is_none() {
+                let Ok(told) = said.recv_timeout(PATIENCE) else {
+                    kill()?;
+                    bail!("the run went on for {PATIENCE:?} after the power of {host} was cut");
+                };
+                seen = Some(told?);
+            }
+        }
     }
     // Whatever became of the run: the scripts go on, as they do on a host whose operator is gone.
     for points in &held {
@@ -79,10 +109,13 @@ pub(crate) fn leg(cluster: &Cluster, command: &[&str], wanted: &mut BTreeSet<Poi
     };
     reader.join().map_err(|_| anyhow!("the reader panicked"))?;
     let ended = run.end()?;
-    if ended.code.is_some() {
-        return Ok(Leg::Ended(ended));
+    match strike {
+        _ if ended_itself => return Ok(Leg::Ended(ended)),
+        // It was over before the signal came.
+        Strike::Kill if ended.code.is_some() => return Ok(Leg::Ended(ended)),
+        Strike::Kill => thread::sleep(AFTERLIFE),
+        Strike::PowerCut(host) => ensure!(ended.code != Some(0), "{host} was cut off, and the run ended well: {ended}"),
     }
-    thread::sleep(AFTERLIFE);
     let calls = hosts.iter().zip(at).filter_map(|(host, at)| Some((host, at?)));
     let calls: Vec<Point> = calls.filter_map(|(host, at)| point(wanted, host, &at)).collect();
     let points: Vec<Point> =
@@ -90,7 +123,7 @@ pub(crate) fn leg(cluster: &Cluster, command: &[&str], wanted: &mut BTreeSet<Poi
     for point in &points {
         wanted.remove(point);
     }
-    Ok(Leg::Killed(points))
+    Ok(Leg::Struck(points))
 }
 
 /// Reads until a line that is wanted, with its number in this run.

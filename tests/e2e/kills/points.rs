@@ -8,11 +8,9 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
 use std::time::Duration;
-use std::time::Instant;
 
 use anyhow::Context as _;
 use anyhow::Result;
-use anyhow::bail;
 use anyhow::ensure;
 
 use super::UP;
@@ -262,40 +260,6 @@ pub(crate) fn kill_of(cluster: &Cluster, command: &[&str], point: &Point) -> Res
     }
 }
 
-/// Cuts the power of `host` at the point, which may be on no other host, and lets the run find out by itself.
-pub(crate) fn cut_at(cluster: &Cluster, command: &[&str], host: &str, point: &Point) -> Result<()> {
-    match point {
-        Point::Line(_, said, nth) => {
-            let mut run = Running::with(cluster, command)?;
-            let reached = run.says(*nth, |other| steady(other) == *said)?;
-            if reached {
-                cluster.host(host).power_cut()?;
-            }
-            let ended = run.end()?;
-            ensure!(reached, "{point} was not reached: {ended}");
-            ensure!(ended.code != Some(0), "{point}: a run whose host was cut off ended well: {ended}");
-        }
-        Point::Inside(_, on, call, nth) if on == host => {
-            let points = bed::Points::on(&cluster.bed, host);
-            points.hold_at(*nth, &pattern(call))?;
-            let mut run = Held::start(cluster, command)?;
-            let reached = run.until(&points)?;
-            cluster.host(host).power_cut()?;
-            let ended = run.ends_within(PATIENCE);
-            // It waits for nothing when it is on again.
-            points.go_on()?;
-            points.calls()?;
-            ensure!(reached, "{point}: was not reached: {}", run.told()?);
-            ensure!(ended? != Some(0), "{point}: a run whose host was cut off ended well: {}", run.told()?);
-        }
-        _ => bail!("{point}: not on {host}"),
-    }
-    Ok(())
-}
-
-/// How long a run may go on after a host died.
-const PATIENCE: Duration = Duration::from_mins(4);
-
 /// Kills while the first thing of this kind is about to be done on `host`.
 pub(crate) fn kill_at_first(cluster: &Cluster, host: &str, inside: Inside) -> Result<()> {
     kill_inside(cluster, &UP, host, inside.first(), 1).with_context(|| format!("{host}: {inside}"))
@@ -362,21 +326,6 @@ impl Held {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(true)
-    }
-    /// Its exit code. Killed, and an error, where it goes on longer.
-    fn ends_within(&mut self, patience: Duration) -> Result<Option<i32>> {
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status.code());
-            }
-            if start.elapsed() > patience {
-                self.child.kill()?;
-                self.child.wait()?;
-                bail!("the run went on for {patience:?}: {}", self.told()?);
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
     }
     fn told(&self) -> Result<String> {
         Ok(fs::read_to_string(&self.log)?)

@@ -1,5 +1,8 @@
 //! Every change of a cluster of one host, and the way back of each: killed at every point there is, and the host's power cut; then
 //! the same command goes on to the target, or another copy of the state goes back to what was.
+//!
+//! The host swings from one side to the other and is not begun anew for each case. Where the same command goes on, it is struck again at each
+//! point that is left (a journey, as in [`journey`]), and its end is judged; a way back is taken after one strike, and is judged itself.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,16 +15,18 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use anyhow::anyhow;
 use anyhow::ensure;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::matrix::described;
-use super::matrix::in_order;
-use super::matrix::owned;
 use super::record::Place;
 use super::record::Record;
 use crate::kills::from;
+use crate::kills::journey;
+use crate::kills::journey::Leg;
+use crate::kills::journey::Strike;
 use crate::kills::kinds::Inside;
 use crate::kills::kinds::Local;
 use crate::kills::points;
@@ -107,12 +112,6 @@ enum Then {
     GoesBack,
 }
 
-struct Case {
-    point: Point,
-    how: How,
-    then: Then,
-}
-
 /// A host at rest with everything that its operator had then.
 struct Rest {
     /// Of the host's file systems.
@@ -138,7 +137,7 @@ pub(super) fn run() -> Result<()> {
             continue;
         }
         // Each has its share of the time that is left.
-        let share = record.left().map(|time| Instant::now() + time / left);
+        let until = record.left().map(|time| Instant::now() + time / left);
         before.again(&cluster)?;
         with_flag(&mut cluster, change)?;
         let forward = Operation {
@@ -159,42 +158,217 @@ pub(super) fn run() -> Result<()> {
         let home = points::enumerate_of(&cluster, &back.told(), back.code)?;
         before.is_reached(&cluster, cluster.folder(), true)?;
 
-        let sides = [(&forward, there, &before), (&back, home, &after)];
-        let mut order: Vec<Vec<(&Operation, &Rest, Case)>> = Vec::new();
-        for (operation, points, start) in sides {
-            let cases = cases(&points)?;
-            note.push(format!("{}: {}", operation.name, cases.len()));
-            exist += cases.len();
-            let stratum = |case: &Case| (owned(case.point.stratum()), case.how, case.then);
-            order.push(in_order(cases, stratum).into_iter().map(|case| (operation, start, case)).collect());
+        let mut swings = Vec::new();
+        for (operation, points) in [(&forward, there), (&back, home)] {
+            let ways = ways(&points)?;
+            let cases: usize = ways.iter().map(|way| way.left.len()).sum();
+            note.push(format!("{}: {cases}", operation.name));
+            exist += cases;
+            swings.push(ways);
         }
         record.exist(exist, &note.join(", "))?;
-        // The change and its way back in turn.
-        let (mut first, mut second) = (order.remove(0).into_iter(), order.remove(0).into_iter());
-        let mut turns = std::iter::from_fn(|| match (first.next(), second.next()) {
-            (None, None) => None,
-            (one, other) => Some([one, other]),
-        });
-        let until = |record: &Record| record.time_is_up() || share.is_some_and(|until| Instant::now() >= until);
-        while !until(&record) {
-            let Some(pair) = turns.next() else { break };
-            for (operation, start, case) in pair.into_iter().flatten() {
-                if until(&record) {
-                    break;
-                }
-                let host = described(&cluster, HOST);
-                let (kind, _) = case.point.stratum();
-                let how = if case.how == How::Killed { kind } else { format!("power cut: {kind}") };
-                let then = if case.then == Then::GoesOn { "goes on" } else { "goes back" };
-                let place = Place { kind: format!("{}: {how}", operation.name), host };
-                let what = format!("{}, {}, then it {then}", operation.name, case.point);
-                let flagged = change == Change::Flag;
-                record.case(&place, &what, || held(&cluster, operation, start, (&before, &after), &case, flagged))?;
-            }
+        let flagged = change == Change::Flag;
+        let mut pendulum = Pendulum {
+            cluster: &cluster,
+            record: &mut record,
+            before: &before,
+            after: &after,
+            operations: [&forward, &back],
+            flagged,
+            until,
+            at: Some(Side::Before),
+        };
+        pendulum.swings(&mut swings)?;
+        let left: usize = swings.iter().flatten().map(|way| way.left.len()).sum();
+        let why = if pendulum.time_is_up() { "left when the time was up" } else { "that no run came by" };
+        if left > 0 {
+            note.push(format!("of these two {left} {why}"));
         }
     }
     record.exist(exist, &note.join(", "))?;
     record.end()
+}
+
+/// The points that are left of one operation for one kind of interruption and one way on.
+struct Way {
+    how: How,
+    then: Then,
+    left: BTreeSet<Point>,
+}
+
+/// Where the host is at rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Before,
+    After,
+}
+
+/// A host that goes from one side to the other and back, interrupted on the way. Only where something went wrong is it brought back to what was
+/// kept of it.
+struct Pendulum<'a> {
+    cluster: &'a Cluster,
+    record: &'a mut Record,
+    before: &'a Rest,
+    after: &'a Rest,
+    /// The change, and the way back.
+    operations: [&'a Operation; 2],
+    flagged: bool,
+    until: Option<Instant>,
+    /// None where nobody knows.
+    at: Option<Side>,
+}
+
+impl Pendulum<'_> {
+    fn time_is_up(&self) -> bool {
+        self.record.time_is_up() || self.until.is_some_and(|until| Instant::now() >= until)
+    }
+
+    /// Every way in its turn, until nothing is left, or a whole round comes by nothing that is.
+    fn swings(&mut self, operations: &mut [Vec<Way>]) -> Result<()> {
+        loop {
+            let mut met = 0;
+            for nth in 0..operations.first().map_or(0, Vec::len) {
+                for (side, ways) in [Side::Before, Side::After].into_iter().zip(operations.iter_mut()) {
+                    if self.time_is_up() {
+                        return Ok(());
+                    }
+                    let Some(way) = ways.get_mut(nth).filter(|way| !way.left.is_empty()) else { continue };
+                    let there = way.left.len();
+                    if self.starts(side)? {
+                        self.swing(side, way)?;
+                    }
+                    met += there - way.left.len();
+                }
+            }
+            if met == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn operation(&self, from: Side) -> &Operation {
+        match from {
+            Side::Before => self.operations[0],
+            Side::After => self.operations[1],
+        }
+    }
+
+    /// At rest on this side, by an undisturbed run where it is on the other; false, and written down, where that went wrong.
+    fn starts(&mut self, side: Side) -> Result<bool> {
+        if self.at.is_none() {
+            self.before.again(self.cluster)?;
+            self.at = Some(Side::Before);
+        }
+        let wanted = if self.flagged { self.after } else { self.before };
+        fs::copy(wanted.folder.path().join("cluster.yml"), self.cluster.config())?;
+        let Some(from) = self.at.filter(|at| *at != side) else { return Ok(true) };
+        let start = Instant::now();
+        let ended = self.cluster.bastide(&self.operation(from).words())?;
+        let outcome = self.over(from, &ended);
+        self.at = outcome.is_ok().then_some(side);
+        let name = self.operation(from).name.clone();
+        if let Err(error) = outcome {
+            self.written(&format!("{name}: undisturbed"), &name, start, Err(error))?;
+        }
+        Ok(self.at.is_some())
+    }
+
+    /// From one side on: the same command until an end, struck as often as it comes by something that is left; or struck once, and back.
+    fn swing(&mut self, from: Side, way: &mut Way) -> Result<()> {
+        let told: Vec<String> = self.operation(from).told().into_iter().map(str::to_owned).collect();
+        let told: Vec<&str> = told.iter().map(String::as_str).collect();
+        let mut last: Vec<Point> = Vec::new();
+        let mut start = Instant::now();
+        loop {
+            let first = last.is_empty();
+            let leg = if self.time_is_up() && !first {
+                self.cluster.bastide(&told).map(Leg::Ended)
+            } else {
+                self.leg(&told, way, first)
+            };
+            let ended = match leg {
+                Ok(Leg::Struck(points)) if way.then == Then::GoesOn => {
+                    self.cases(from, way, std::mem::replace(&mut last, points), start, &Ok(()))?;
+                    start = Instant::now();
+                    continue;
+                }
+                Ok(Leg::Struck(points)) => {
+                    last = points;
+                    self.goes_back().map(|()| Side::Before)
+                }
+                Ok(Leg::Ended(ended)) => self.over(from, &ended).map(|()| match from {
+                    Side::Before => Side::After,
+                    Side::After => Side::Before,
+                }),
+                Err(error) => Err(error),
+            };
+            self.at = ended.as_ref().ok().copied();
+            let outcome = ended.map(|_| ());
+            if last.is_empty() && outcome.is_err() {
+                let name = self.operation(from).name.clone();
+                return self.written(&format!("{name}: come by nothing"), &name, start, outcome);
+            }
+            return self.cases(from, way, last, start, &outcome);
+        }
+    }
+
+    /// The next run of the command, with the host on again afterwards. Writes on the operator's disk are counted from the start of
+    /// an undisturbed run, so they have their turn where one begins.
+    fn leg(&self, told: &[&str], way: &mut Way, first: bool) -> Result<Leg> {
+        let call = way.left.iter().find(|point| first && matches!(point, Point::Call(..))).cloned();
+        if let Some(call) = call {
+            way.left.remove(&call);
+            points::kill_of(self.cluster, told, &call)?;
+            return Ok(Leg::Struck(vec![call]));
+        }
+        let strike = if way.how == How::Killed { Strike::Kill } else { Strike::PowerCut(HOST) };
+        let leg = journey::leg(self.cluster, told, strike, &mut way.left);
+        if way.how == How::PowerCut && !matches!(leg, Ok(Leg::Ended(_))) {
+            let host = self.cluster.host(HOST);
+            host.power_on()?;
+            host.wait()?;
+        }
+        leg
+    }
+
+    /// An operation that ended by itself is at its target.
+    fn over(&self, from: Side, ended: &Ended) -> Result<()> {
+        ensure!(ended.code == Some(self.operation(from).code), "the same command: {ended}");
+        let (goal, exactly) = match from {
+            Side::Before => (self.after, self.flagged),
+            Side::After => (self.before, true),
+        };
+        // Keys are drawn anew by each run: only without them are two targets equal, and their words always.
+        goal.is_reached(self.cluster, self.cluster.folder(), exactly)
+    }
+
+    /// By another copy of the state, which is the state from then on.
+    fn goes_back(&self) -> Result<()> {
+        let copy = tempfile::tempdir()?;
+        copy_folder(self.cluster.folder(), copy.path())?;
+        let number = self.before.newest["id"]["number"].to_string();
+        let ended = from(self.cluster, copy.path(), &["rollback", "--to", &number, "--yes"])?;
+        ensure!(ended.code == Some(0), "rollback from another copy: {ended}");
+        self.before.is_reached(self.cluster, copy.path(), true)?;
+        taken_over(copy.path(), self.cluster.folder())
+    }
+
+    fn cases(&mut self, from: Side, way: &Way, points: Vec<Point>, start: Instant, outcome: &Result<()>) -> Result<()> {
+        let name = self.operation(from).name.clone();
+        for point in points {
+            let (kind, _) = point.stratum();
+            let how = if way.how == How::Killed { kind } else { format!("power cut: {kind}") };
+            let then = if way.then == Then::GoesOn { "goes on" } else { "goes back" };
+            let ended = outcome.as_ref().map_err(|error| anyhow!("{error:#}")).copied();
+            self.written(&format!("{name}: {how}"), &format!("{name}, {point}, then it {then}"), start, ended)?;
+        }
+        Ok(())
+    }
+
+    fn written(&mut self, kind: &str, what: &str, start: Instant, ended: Result<()>) -> Result<()> {
+        let place = Place { kind: kind.to_owned(), host: described(self.cluster, HOST) };
+        self.record.ended(&place, what, start.elapsed(), ended)
+    }
 }
 
 /// cluster.yml as the change wants it.
@@ -206,7 +380,7 @@ fn with_flag(cluster: &mut Cluster, change: Change) -> Result<()> {
 
 /// Each point with each way on. No kind that every change has may be without one; a short one says so little that all of it comes
 /// last, where only writes and scripts have points.
-fn cases(points: &points::Points) -> Result<Vec<Case>> {
+fn ways(points: &points::Points) -> Result<Vec<Way>> {
     let kinds: BTreeSet<String> = points.all().iter().map(|point| point.stratum().0).collect();
     let local = [Local::Lock, Local::Pack, Local::Manifest, Local::Journal].map(|kind| kind.to_string());
     let inside =
@@ -214,54 +388,12 @@ fn cases(points: &points::Points) -> Result<Vec<Case>> {
     for kind in local.into_iter().chain(inside) {
         ensure!(kinds.contains(&kind), "no point of the kind {kind:?}");
     }
-    let on_host = [&points.lines[..], &points.inside].concat();
-    let killed = points.all().into_iter().map(|point| (point, How::Killed));
-    let all = killed.chain(on_host.into_iter().map(|point| (point, How::PowerCut)));
-    let each = |(point, how): (Point, How)| {
-        [Then::GoesOn, Then::GoesBack].map(|then| Case { point: point.clone(), how, then })
+    let all: BTreeSet<Point> = points.all().into_iter().collect();
+    let on_host: BTreeSet<Point> = [&points.lines[..], &points.inside].concat().into_iter().collect();
+    let each = |(how, left): (How, BTreeSet<Point>)| {
+        [Then::GoesOn, Then::GoesBack].map(|then| Way { how, then, left: left.clone() })
     };
-    Ok(all.flat_map(each).collect())
-}
-
-fn held(
-    cluster: &Cluster,
-    operation: &Operation,
-    start: &Rest,
-    (before, after): (&Rest, &Rest),
-    case: &Case,
-    flagged: bool,
-) -> Result<()> {
-    start.again(cluster)?;
-    let wanted = if flagged { after } else { before };
-    fs::copy(wanted.folder.path().join("cluster.yml"), cluster.config())?;
-    let told = operation.told();
-    match case.how {
-        How::Killed => points::kill_of(cluster, &told, &case.point)?,
-        How::PowerCut => {
-            points::cut_at(cluster, &told, HOST, &case.point)?;
-            let host = cluster.host(HOST);
-            host.power_on()?;
-            host.wait()?;
-        }
-    }
-    let copy = tempfile::tempdir()?;
-    let went_back = operation.arguments[0] == "rollback";
-    match case.then {
-        Then::GoesOn => {
-            let ended = cluster.bastide(&operation.words())?;
-            ensure!(ended.code == Some(operation.code), "the same command: {ended}");
-            let goal = if went_back { before } else { after };
-            // Keys are drawn anew by each run: only without them are two targets equal, and their words always.
-            goal.is_reached(cluster, cluster.folder(), went_back || flagged)
-        }
-        Then::GoesBack => {
-            copy_folder(cluster.folder(), copy.path())?;
-            let number = before.newest["id"]["number"].to_string();
-            let ended = from(cluster, copy.path(), &["rollback", "--to", &number, "--yes"])?;
-            ensure!(ended.code == Some(0), "rollback from another copy: {ended}");
-            before.is_reached(cluster, copy.path(), true)
-        }
-    }
+    Ok([(How::Killed, all), (How::PowerCut, on_host)].into_iter().flat_map(each).collect())
 }
 
 impl Rest {
@@ -282,13 +414,7 @@ impl Rest {
         // It may be off, after the last case or because it was kept.
         _ = host.power_cut();
         host.restore(self.snapshot)?;
-        for name in ["cluster.bastide", "config", "state"] {
-            let path = cluster.folder().join(name);
-            if path.exists() {
-                fs::remove_dir_all(&path)?;
-            }
-        }
-        copy_folder(self.folder.path(), cluster.folder())?;
+        taken_over(self.folder.path(), cluster.folder())?;
         started(cluster)
     }
 
@@ -337,6 +463,17 @@ fn newest(cluster: &Cluster, folder: &Path) -> Result<Value> {
     let ended: Ended = from(cluster, folder, &["history", "--output", "json"])?;
     let seen: Value = serde_json::from_str(&ended.stdout).with_context(|| ended.to_string())?;
     seen["revisions"].as_array().and_then(|all| all.last().cloned()).context("no revision")
+}
+
+/// The state in one folder takes the place of the one in another.
+fn taken_over(from: &Path, to: &Path) -> Result<()> {
+    for name in ["cluster.bastide", "config", "state"] {
+        let path = to.join(name);
+        if path.exists() {
+            fs::remove_dir_all(&path)?;
+        }
+    }
+    copy_folder(from, to)
 }
 
 /// All that lies in a folder into another one.

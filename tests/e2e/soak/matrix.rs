@@ -18,6 +18,7 @@ use crate::kills::UP;
 use crate::kills::draw;
 use crate::kills::journey;
 use crate::kills::journey::Leg;
+use crate::kills::journey::Strike;
 use crate::kills::points;
 use crate::kills::points::Point;
 use crate::kills::without_state;
@@ -113,10 +114,13 @@ fn journey(cluster: &Cluster, record: &mut Record, left: &mut BTreeSet<Point>) -
     let mut last: Vec<Point> = Vec::new();
     let mut start = Instant::now();
     loop {
-        let leg =
-            if record.time_is_up() { cluster.bastide(&UP).map(Leg::Ended) } else { journey::leg(cluster, &UP, left) };
+        let leg = if record.time_is_up() {
+            cluster.bastide(&UP).map(Leg::Ended)
+        } else {
+            journey::leg(cluster, &UP, Strike::Kill, left)
+        };
         let (points, ended) = match leg {
-            Ok(Leg::Killed(points)) => (points, None),
+            Ok(Leg::Struck(points)) => (points, None),
             Ok(Leg::Ended(ended)) => (Vec::new(), Some(finished(cluster, &ended))),
             Err(error) => (Vec::new(), Some(Err(error))),
         };
@@ -182,7 +186,7 @@ pub(super) fn described(cluster: &Cluster, host: &str) -> String {
 }
 
 /// One of each kind and host, then another of each, as the seed has it: wherever it is cut off, no kind was forgotten.
-pub(super) fn in_order<T, S: Ord>(items: Vec<T>, stratum: impl Fn(&T) -> S) -> Vec<T> {
+fn in_order<T, S: Ord>(items: Vec<T>, stratum: impl Fn(&T) -> S) -> Vec<T> {
     let mut strata: BTreeMap<S, Vec<T>> = BTreeMap::new();
     for item in shuffled(items) {
         strata.entry(stratum(&item)).or_default().push(item);
@@ -198,7 +202,7 @@ pub(super) fn in_order<T, S: Ord>(items: Vec<T>, stratum: impl Fn(&T) -> S) -> V
     order
 }
 
-pub(super) fn owned((kind, host): (String, Option<&str>)) -> (String, Option<String>) {
+fn owned((kind, host): (String, Option<&str>)) -> (String, Option<String>) {
     (kind, host.map(str::to_owned))
 }
 

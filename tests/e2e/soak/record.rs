@@ -61,7 +61,7 @@ impl Record {
     /// Runs a case. What it fails with, or panics with, is written down and does not stop the others.
     pub(crate) fn case(&mut self, place: &Place, what: &str, case: impl FnOnce() -> Result<()>) -> Result<()> {
         let start = Instant::now();
-        let ended = catch_unwind(AssertUnwindSafe(case)).unwrap_or_else(|panic| Err(anyhow!("{}", words(&*panic))));
+        let ended = caught(case);
         self.ended(place, what, start.elapsed(), ended)
     }
 
@@ -94,6 +94,11 @@ impl Record {
         }
         Ok(())
     }
+}
+
+/// What it fails with, or panics with.
+pub(crate) fn caught(work: impl FnOnce() -> Result<()>) -> Result<()> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(anyhow!("{}", words(&*panic))))
 }
 
 fn words(panic: &(dyn std::any::Any + Send)) -> String {

@@ -1,23 +1,30 @@
 //! `etcd snapshot save` and `restore`, killed at every point there is, and hosts whose power is cut there.
 //!
 //! Afterwards a save has left nothing that is listed and not whole, and the same command works. A restore goes on by the same command,
-//! and every object is as in the snapshot; or `--abort` gives back what was there before.
+//! and every object is as in the snapshot; or `--abort` gives back what was there before. Restores come in journeys: the same command is
+//! struck again at each point that is left, and its end is judged; `--abort` is given after one strike.
 
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use anyhow::anyhow;
 use anyhow::bail;
 use anyhow::ensure;
 use bed::Node;
 use serde_json::Value;
 
 use super::matrix::described;
-use super::matrix::in_order;
 use super::record::Place;
 use super::record::Record;
-use crate::kills::draw;
+use super::record::caught;
+use crate::kills::journey;
+use crate::kills::journey::Leg;
+use crate::kills::journey::Strike;
 use crate::kills::points;
 use crate::kills::points::Point;
 use crate::kills::points::Points;
@@ -26,7 +33,6 @@ use crate::restore::write;
 use crate::restore::written;
 use crate::support::Cluster;
 use crate::support::Ended;
-use crate::support::seed;
 
 const PATIENCE: Duration = Duration::from_mins(5);
 /// A folder here, told apart from all else by its name.
@@ -50,15 +56,19 @@ enum How {
     PowerCut,
 }
 
-#[derive(Debug, Clone)]
-struct Case {
+/// The points that are left of one command for one kind of interruption and one way on.
+struct Way {
     verb: Verb,
     how: How,
-    point: Point,
+    /// Taken back by `--abort` after each, in the place of the same command.
+    back: bool,
+    /// Where the power is cut; the points lie all on it.
+    host: Option<String>,
+    left: BTreeSet<Point>,
 }
 
-impl Case {
-    fn kind(&self) -> String {
+impl Way {
+    fn kind(&self, point: &Point) -> String {
         let verb = match self.verb {
             Verb::Save => "save",
             Verb::Restore => "restore",
@@ -67,7 +77,11 @@ impl Case {
             How::Killed => "killed",
             How::PowerCut => "power cut",
         };
-        format!("{verb}, {how}: {}", self.point.stratum().0)
+        format!("{verb}, {how}: {}", point.stratum().0)
+    }
+
+    fn strike(&self) -> Strike<'_> {
+        self.host.as_deref().map_or(Strike::Kill, Strike::PowerCut)
     }
 }
 
@@ -89,34 +103,95 @@ pub(super) fn run(nodes: Vec<Node>) -> Result<()> {
     let restore = points::enumerate_of(&cluster, &RESTORE, 0)?;
     is_as(&cluster, &before)?;
 
-    let cases = [cases(Verb::Save, &save), cases(Verb::Restore, &restore)].concat();
-    let note = format!(
-        "save: {}; restore: {}. After each restore the seed says whether the same command is given again or `--abort`",
-        counted(&save),
-        counted(&restore)
-    );
-    record.exist(cases.len(), &note)?;
-    let stratum = |case: &Case| (case.kind(), case.point.stratum().1.map(str::to_owned));
-    for (nth, case) in in_order(cases, stratum).into_iter().enumerate() {
-        if record.time_is_up() {
+    let note = format!("save: {}; restore: {}", counted(&save), counted(&restore));
+    let mut ways: Vec<Way> = [ways(Verb::Save, &save), ways(Verb::Restore, &restore)].into_iter().flatten().collect();
+    let exist = ways.iter().map(|way| way.left.len()).sum();
+    record.exist(exist, &note)?;
+    loop {
+        let mut met = 0;
+        for way in ways.iter_mut().filter(|way| !way.left.is_empty()) {
+            if record.time_is_up() {
+                return record.end();
+            }
+            let there = way.left.len();
+            match way.verb {
+                Verb::Save => saves(&cluster, &mut record, way)?,
+                Verb::Restore => restores(&cluster, &mut record, way, &before)?,
+            }
+            met += there - way.left.len();
+        }
+        if met == 0 {
             break;
         }
-        let back = case.verb == Verb::Restore && draw(seed(), nth) % 2 == 1;
-        let host = case.point.stratum().1.map(|host| described(&cluster, host)).unwrap_or_default();
-        let what = format!("{}{}", case.point, if back { ", then --abort" } else { "" });
-        record.case(&Place { kind: case.kind(), host }, &what, || match case.verb {
-            Verb::Save => saved(&cluster, &case),
-            Verb::Restore => restored(&cluster, &case, back, &before),
-        })?;
+    }
+    let passed: usize = ways.iter().map(|way| way.left.len()).sum();
+    if passed > 0 {
+        record.exist(exist, &format!("{note}; {passed} of the cases were not come by"))?;
     }
     record.end()
 }
 
-/// Killed at each, and the power cut at each that is on a host.
-fn cases(verb: Verb, points: &Points) -> Vec<Case> {
-    let all = points.all().into_iter().map(|point| Case { verb, how: How::Killed, point });
-    let on_hosts = points.inside.iter().cloned().map(|point| Case { verb, how: How::PowerCut, point });
-    all.chain(on_hosts).collect()
+/// Killed at each, and the power cut at each that is on a host; a restore goes on after each, and goes back after each.
+fn ways(verb: Verb, points: &Points) -> Vec<Way> {
+    let backs: &[bool] = if verb == Verb::Save { &[false] } else { &[false, true] };
+    let mut on_hosts: BTreeMap<&str, BTreeSet<Point>> = BTreeMap::new();
+    for point in &points.inside {
+        if let Point::Inside(_, host, ..) = point {
+            on_hosts.entry(host).or_default().insert(point.clone());
+        }
+    }
+    let mut ways = Vec::new();
+    for back in backs.iter().copied() {
+        let all = points.all().into_iter().collect();
+        ways.push(Way { verb, how: How::Killed, back, host: None, left: all });
+        for (host, left) in &on_hosts {
+            ways.push(Way { verb, how: How::PowerCut, back, host: Some((*host).to_owned()), left: left.clone() });
+        }
+    }
+    ways
+}
+
+/// The next run of the command, with the host on again afterwards. Writes on the operator's disk are counted from the start of an
+/// undisturbed run, so they have their turn where one begins.
+fn leg(cluster: &Cluster, command: &[&str], way: &mut Way, first: bool) -> Result<Leg> {
+    let call = way.left.iter().find(|point| first && matches!(point, Point::Call(..))).cloned();
+    if let Some(call) = call {
+        way.left.remove(&call);
+        points::kill_of(cluster, command, &call)?;
+        return Ok(Leg::Struck(vec![call]));
+    }
+    let mut left = std::mem::take(&mut way.left);
+    let leg = journey::leg(cluster, command, way.strike(), &mut left);
+    way.left = left;
+    if let Some(name) = way.host.as_deref().filter(|_| !matches!(leg, Ok(Leg::Ended(_)))) {
+        let host = cluster.host(name);
+        host.power_on()?;
+        host.wait()?;
+    }
+    leg
+}
+
+fn cases(
+    cluster: &Cluster,
+    record: &mut Record,
+    way: &Way,
+    points: &[Point],
+    start: Instant,
+    outcome: &Result<()>,
+) -> Result<()> {
+    for point in points {
+        let host = point.stratum().1.map(|host| described(cluster, host)).unwrap_or_default();
+        let what = format!("{point}{}", if way.back { ", then --abort" } else { "" });
+        let ended = outcome.as_ref().map_err(|error| anyhow!("{error:#}")).copied();
+        record.ended(&Place { kind: way.kind(point), host }, &what, start.elapsed(), ended)?;
+    }
+    // What went wrong without a point is a case as well.
+    if points.is_empty() && outcome.is_err() {
+        let ended = outcome.as_ref().map_err(|error| anyhow!("{error:#}")).copied();
+        let place = Place { kind: format!("{:?}: come by nothing", way.verb), host: String::new() };
+        record.ended(&place, "an undisturbed run", start.elapsed(), ended)?;
+    }
+    Ok(())
 }
 
 fn counted(points: &Points) -> String {
@@ -124,59 +199,86 @@ fn counted(points: &Points) -> String {
     format!("{lines} that a run says, {calls} writes of its own, {inside} inside its scripts on the hosts")
 }
 
-fn interrupt(cluster: &Cluster, command: &[&str], case: &Case) -> Result<()> {
-    match case.how {
-        How::Killed => points::kill_of(cluster, command, &case.point),
-        How::PowerCut => {
-            let Point::Inside(_, name, ..) = &case.point else { bail!("{}: is on no host", case.point) };
-            let cut = points::cut_at(cluster, command, name, &case.point);
-            let host = cluster.host(name);
-            host.power_on()?;
-            host.wait()?;
-            cut
+/// Saves, each struck at something that is left and judged, until one comes by nothing.
+fn saves(cluster: &Cluster, record: &mut Record, way: &mut Way) -> Result<()> {
+    taken_away(cluster)?;
+    loop {
+        let start = Instant::now();
+        if record.time_is_up() || way.left.is_empty() {
+            return Ok(());
+        }
+        let (points, outcome) = match leg(cluster, &SAVE, way, true) {
+            Ok(Leg::Struck(points)) => (points, saved(cluster, way.how)),
+            Ok(Leg::Ended(ended)) => (Vec::new(), whole(cluster, &ended)),
+            Err(error) => (Vec::new(), Err(error)),
+        };
+        cases(cluster, record, way, &points, start, &outcome)?;
+        // The next one begins without it, whatever became of this one.
+        taken_away(cluster)?;
+        if points.is_empty() {
+            return Ok(());
         }
     }
 }
 
 /// A save that was interrupted left nothing that is listed and not whole, and the next one of the same name works.
-fn saved(cluster: &Cluster, case: &Case) -> Result<()> {
-    taken_away(cluster)?;
-    interrupt(cluster, &SAVE, case)?;
-    if case.how == How::PowerCut {
+fn saved(cluster: &Cluster, how: How) -> Result<()> {
+    if how == How::PowerCut {
         cluster.wait_nodes_ready(PATIENCE)?;
     }
-    let again = || cluster.bastide(&SAVE);
     match listed(cluster)? {
-        None => {
-            let again = again()?;
-            ensure!(again.code == Some(0), "the same command again: {again}");
-        }
+        None => whole(cluster, &cluster.bastide(&SAVE)?),
         Some(row) => {
             ensure!(!row["manifest"].is_null(), "half a snapshot is listed: {row}");
-            let again = again()?;
+            let again = cluster.bastide(&SAVE)?;
             // It was made: on this host, or here, where the host had lost its power.
             ensure!(again.code == Some(1) && again.stderr.contains("there already"), "the same command again: {again}");
+            well(cluster, &["verify", "killed", "--local", HERE]).map(drop)
         }
     }
-    well(cluster, &["verify", "killed", "--local", HERE])?;
-    taken_away(cluster)
 }
 
-/// A restore that was interrupted goes on, or back.
-fn restored(cluster: &Cluster, case: &Case, back: bool, before: &str) -> Result<()> {
+/// A save that nothing disturbed, and what it made.
+fn whole(cluster: &Cluster, ended: &Ended) -> Result<()> {
+    ensure!(ended.code == Some(0), "the same command again: {ended}");
+    well(cluster, &["verify", "killed", "--local", HERE]).map(drop)
+}
+
+/// A restore that goes on by the same command, struck as often as it comes by something that is left, or back after the first one.
+fn restores(cluster: &Cluster, record: &mut Record, way: &mut Way, before: &str) -> Result<()> {
     write(cluster, "after")?;
     let after = written(cluster)?;
     ensure!(after != before, "nothing was written since the snapshot");
-    let interrupted = interrupt(cluster, &RESTORE, case);
-    let outcome = interrupted.and_then(|()| if back { goes_back(cluster, before, &after) } else { Ok(()) });
-    if back && outcome.is_ok() {
+    let mut last: Vec<Point> = Vec::new();
+    let mut start = Instant::now();
+    loop {
+        let first = last.is_empty();
+        let leg = if record.time_is_up() && !first {
+            cluster.bastide(&RESTORE).map(Leg::Ended)
+        } else {
+            leg(cluster, &RESTORE, way, first)
+        };
+        let outcome = match leg {
+            Ok(Leg::Struck(points)) if !way.back => {
+                cases(cluster, record, way, &std::mem::replace(&mut last, points), start, &Ok(()))?;
+                start = Instant::now();
+                continue;
+            }
+            Ok(Leg::Struck(points)) => {
+                last = points;
+                goes_back(cluster, before, &after)
+            }
+            Ok(Leg::Ended(ended)) if ended.code == Some(0) => same(cluster, before),
+            Ok(Leg::Ended(ended)) => Err(anyhow!("the same command again: {ended}")),
+            Err(error) => Err(error),
+        };
+        cases(cluster, record, way, &last, start, &outcome)?;
+        if outcome.is_err() {
+            // Whatever went wrong, the next one needs a cluster.
+            well(cluster, &RESTORE[5..]).context("no cluster is left for the other cases")?;
+        }
         return Ok(());
     }
-    // Whatever went wrong, the next case needs a cluster.
-    let on = cluster.bastide(&RESTORE)?;
-    outcome?;
-    ensure!(on.code == Some(0), "the same command again: {on}");
-    same(cluster, before)
 }
 
 fn goes_back(cluster: &Cluster, before: &str, after: &str) -> Result<()> {
@@ -192,9 +294,9 @@ fn goes_back(cluster: &Cluster, before: &str, after: &str) -> Result<()> {
     same(cluster, &now).with_context(|| format!("after {abort}"))
 }
 
-/// [`is_as`] asserts, and the record takes panics.
+/// [`is_as`] asserts, and what it says is an outcome here.
 fn same(cluster: &Cluster, objects: &str) -> Result<()> {
-    is_as(cluster, objects)
+    caught(|| is_as(cluster, objects))
 }
 
 /// The snapshot of the interrupted save as the list has it.
