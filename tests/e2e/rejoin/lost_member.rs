@@ -1,5 +1,7 @@
 //! One member's disk is lost while the others have quorum: it is replaced, and nobody who writes notices.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use anyhow::Result;
 
@@ -25,8 +27,10 @@ use crate::support::Ended;
 const REPLACE: [&str; 3] = ["etcd", "rejoin", "h3"];
 /// Its etcd dies with all that it held.
 const LOSES_ITS_DATA: &str = "rm -rf /var/lib/etcd/member; pkill -9 -x etcd; rm -rf /var/lib/etcd/member";
-/// Two writes a second, each of which says whether etcd acknowledged it.
-const WRITES: &str = "at=0; while [ ! -e /root/enough ]; do at=$((at + 1)); \
+/// Two writes a second, each of which says whether etcd acknowledged it. The first waits for a leader: the one that was lost may have been
+/// it, which is no matter of its replacement.
+const WRITES: &str = "until ETCDCTL --command-timeout 5s put /test/writes/0 0; do sleep 0.5; done; echo 0 >> /root/acknowledged; \
+                      at=0; while [ ! -e /root/enough ]; do at=$((at + 1)); \
                       if ETCDCTL --command-timeout 5s put /test/writes/$at $at; then echo $at >> /root/acknowledged; \
                       else echo $at >> /root/refused; fi; sleep 0.5; done";
 
@@ -41,7 +45,8 @@ fn writes(cluster: &Cluster) -> Result<()> {
     let file = cluster.add_file("writes.sh", &script)?;
     let host = cluster.host("h1");
     host.put(&file, "/root/writes.sh")?;
-    host.ssh("systemd-run --quiet --unit writes sh /root/writes.sh; sleep 2; test -s /root/acknowledged").map(drop)
+    host.ssh("systemd-run --quiet --unit writes sh /root/writes.sh")?;
+    host.until("test -s /root/acknowledged", Duration::from_mins(1)).map(drop)
 }
 
 /// Ends it. Every write was acknowledged within its five seconds, and each of them is there, by the member that was replaced.
@@ -78,8 +83,8 @@ fn a_member_that_lost_its_data_is_replaced_while_the_others_go_on() -> Result<()
     let well = replace(&cluster)?;
     assert!(well.code == Some(1) && well.stderr.contains("nothing is to be replaced"), "{well}");
 
-    writes(&cluster)?;
     cluster.host("h3").ssh(LOSES_ITS_DATA)?;
+    writes(&cluster)?;
     is_told(&cluster)?;
     let up = cluster.bastide(&["up", "--yes", "--without", "h3"])?;
     assert_eq!(up.code, Some(3), "{up}");
@@ -137,8 +142,8 @@ fn a_learner_that_gets_no_further_is_taken_out_again() -> Result<()> {
     let before = written(&cluster)?;
     "  deadlines: {health: 60s}\n".clone_into(&mut cluster.file.more_options);
     cluster.write()?;
-    writes(&cluster)?;
     cluster.host("h3").ssh(LOSES_ITS_DATA)?;
+    writes(&cluster)?;
     let (status, told) = when(&cluster, &REPLACE, "joins etcd as a learner", |_| {
         cluster.bed.partition("h1", "h3")?;
         cluster.bed.partition("h2", "h3")
