@@ -31,8 +31,8 @@ const LOSES_ITS_DATA: &str = "rm -rf /var/lib/etcd/member; pkill -9 -x etcd; rm 
 /// it, which is no matter of its replacement.
 const WRITES: &str = "until ETCDCTL --command-timeout 5s put /test/writes/0 0; do sleep 0.5; done; echo 0 >> /root/acknowledged; \
                       at=0; while [ ! -e /root/enough ]; do at=$((at + 1)); \
-                      if ETCDCTL --command-timeout 5s put /test/writes/$at $at; then echo $at >> /root/acknowledged; \
-                      else echo $at >> /root/refused; fi; sleep 0.5; done";
+                      if why=$(ETCDCTL --command-timeout 5s put /test/writes/$at $at 2>&1); then echo $at >> /root/acknowledged; \
+                      else echo \"$(date +%T) $at: $why\" >> /root/refused; fi; sleep 0.5; done";
 
 fn replace(cluster: &Cluster) -> Result<Ended> {
     cluster.bastide(&[&REPLACE[..], &CONFIRM[..], &["--timings"]].concat())
