@@ -273,6 +273,18 @@ pub(super) struct Validate {
     pub kubernetes_version: Option<String>,
 }
 
+/// What a command takes that asks for the cluster's name.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(super) struct Consent {
+    /// Do not ask; needs --cluster
+    #[arg(short, long, requires = "cluster")]
+    pub yes: bool,
+    /// The cluster's name, as a proof that this one is meant
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+}
+
 /// `status`
 #[derive(Debug, Args)]
 pub(super) struct Status {
@@ -288,12 +300,8 @@ pub(super) struct Status {
 pub(super) struct Remove {
     #[command(flatten)]
     pub reach: Reach,
-    /// Do not ask; needs --cluster
-    #[arg(short, long, requires = "cluster")]
-    pub yes: bool,
-    /// The cluster's name, as a proof that this one is meant
-    #[arg(long, value_name = "NAME")]
-    pub cluster: Option<String>,
+    #[command(flatten)]
+    pub consent: Consent,
     /// Remove etcd snapshots too
     #[arg(long)]
     pub purge: bool,

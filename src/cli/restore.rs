@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::args::Consent;
 use crate::cli::args::Reach;
 use crate::cli::run::invocation;
 use crate::model::HostName;
@@ -25,12 +26,8 @@ use crate::ops::Wanted;
 pub(super) struct Restore {
     #[command(flatten)]
     pub reach: Reach,
-    /// Do not ask; needs --cluster
-    #[arg(short, long, requires = "cluster")]
-    pub yes: bool,
-    /// The cluster's name, as a proof that this one is meant
-    #[arg(long, value_name = "NAME")]
-    pub cluster: Option<String>,
+    #[command(flatten)]
+    pub consent: Consent,
     /// Take a plain database, as etcdctl and RKE save it, although nothing proves whose it is
     #[arg(long)]
     pub accept_foreign: bool,
@@ -64,12 +61,8 @@ pub(super) struct Recover {
     /// The host of the member that survived; of several, the one that holds most
     #[arg(long, value_name = "HOST", value_parser = host_name, required_unless_present_any = ["abort", "rejoin"], conflicts_with = "rejoin")]
     pub from: Option<HostName>,
-    /// Do not ask; needs --cluster
-    #[arg(short, long, requires = "cluster")]
-    pub yes: bool,
-    /// The cluster's name, as a proof that this one is meant
-    #[arg(long, value_name = "NAME")]
-    pub cluster: Option<String>,
+    #[command(flatten)]
+    pub consent: Consent,
     /// Put the data from before a recovery that was cut off back
     #[arg(long)]
     pub abort: bool,
@@ -92,12 +85,8 @@ pub(super) struct Recover {
 pub(super) struct Rejoin {
     #[command(flatten)]
     pub reach: Reach,
-    /// Do not ask; needs --cluster
-    #[arg(short, long, requires = "cluster")]
-    pub yes: bool,
-    /// The cluster's name, as a proof that this one is meant
-    #[arg(long, value_name = "NAME")]
-    pub cluster: Option<String>,
+    #[command(flatten)]
+    pub consent: Consent,
     /// Change the members without a snapshot before
     #[arg(long)]
     pub no_last_snapshot: bool,
@@ -120,8 +109,8 @@ pub(super) async fn rejoin(
         no_last_snapshot: rejoin.no_last_snapshot,
         way: RestoreWay::Rejoin,
         member: Some(rejoin.host),
-        yes: rejoin.yes,
-        cluster: rejoin.cluster,
+        yes: rejoin.consent.yes,
+        cluster: rejoin.consent.cluster,
         timings: rejoin.timings,
         ..RestoreOptions::default()
     };
@@ -141,8 +130,8 @@ pub(super) async fn recover(
         no_last_snapshot: true,
         way: way(recover.abort, recover.rejoin),
         member: None,
-        yes: recover.yes,
-        cluster: recover.cluster,
+        yes: recover.consent.yes,
+        cluster: recover.consent.cluster,
         timings: recover.timings,
     };
     Box::pin(ops::restore(&invocation(config, &recover.reach, "etcd recover"), &options, talk, cancel)).await
@@ -175,8 +164,8 @@ pub(super) async fn run(
         no_last_snapshot: restore.no_last_snapshot,
         way: way(restore.abort, restore.rejoin),
         member: None,
-        yes: restore.yes,
-        cluster: restore.cluster,
+        yes: restore.consent.yes,
+        cluster: restore.consent.cluster,
         timings: restore.timings,
     };
     Box::pin(ops::restore(&invocation(config, &restore.reach, "etcd snapshot restore"), &options, talk, cancel)).await

@@ -128,7 +128,8 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
             })
         }
         Command::Remove(remove) => {
-            let options = RemoveOptions { yes: remove.yes, cluster: remove.cluster, purge: remove.purge };
+            let options =
+                RemoveOptions { yes: remove.consent.yes, cluster: remove.consent.cluster, purge: remove.purge };
             let silent = ops::remove(&invocation(&config, &remove.reach, "remove"), &options, &talk).await?;
             console.settle();
             Ok(ended(&if silent.is_empty() { Reached::Wholly } else { Reached::Except(silent) }, console))
