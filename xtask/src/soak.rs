@@ -270,7 +270,7 @@ promised* means, for a kill alone: the next `bastide up` finished what the kille
 no file was left half written. Where kills come one after the other, in a journey: the next `bastide up` went on at least to the
 point where it was killed in its turn, and the last one of the journey, which nothing disturbed, ended as after a kill alone (that
 end is a case of its own). A point that a journey passed by, because what lies there was done, comes in the next one; what none came
-by, and every write on the operator's disk, is killed at alone. For a change (`changes`): the same command went on at least to where it was
+by is killed at alone. A write on the operator's disk is a journey's first. For a change (`changes`): the same command went on at least to where it was
 interrupted in its turn, and at last to the target, or `rollback` from another copy of the state, after one interruption, led to every
 file's digest of before; `bastide plan` and `diff --live` then found nothing. For a save of a snapshot: nothing half is listed, and the
 same command works. For a restore: the same command went on at least to where it was interrupted in its turn, and at last to its end, or

@@ -32,7 +32,8 @@ const BARE: &str = "bare";
 /// How the points are come by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum By {
-    /// In journeys, each from bare hosts until a run comes by no new point; what journeys pass by comes alone after them.
+    /// In journeys, each from bare hosts until a run comes by no new point, and each begun with a write on the operator's disk while
+    /// one is left; what journeys pass by comes alone after them.
     Journeys,
     /// Each alone, from bare hosts to a run that nothing disturbs.
     Alone,
@@ -113,12 +114,19 @@ fn journeys(cluster: &Cluster, record: &mut Record, left: &mut BTreeSet<Point>) 
 fn journey(cluster: &Cluster, record: &mut Record, left: &mut BTreeSet<Point>) -> Result<()> {
     let mut last: Vec<Point> = Vec::new();
     let mut start = Instant::now();
+    // Writes on the operator's disk are counted from the start of an undisturbed run, so they have their turn where one begins.
+    let mut first = true;
     loop {
+        let call = left.iter().find(|point| first && matches!(point, Point::Call(..))).cloned();
         let leg = if record.time_is_up() {
             cluster.bastide(&UP).map(Leg::Ended)
+        } else if let Some(call) = call {
+            left.remove(&call);
+            points::kill_at(cluster, &call).map(|()| Leg::Struck(vec![call]))
         } else {
             journey::leg(cluster, &UP, Strike::Kill, left)
         };
+        first = false;
         let (points, ended) = match leg {
             Ok(Leg::Struck(points)) => (points, None),
             Ok(Leg::Ended(ended)) => (Vec::new(), Some(finished(cluster, &ended))),
