@@ -28,13 +28,12 @@ use crate::ops::OpsError;
 use crate::ops::Talk;
 use crate::ops::custom;
 use crate::ops::kept::Kept;
+use crate::ops::patience::Patience;
 use crate::ops::prepare;
 use crate::secrets;
 use crate::secrets::LeafId;
 use crate::secrets::LeafName;
 
-/// Longest time for one handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 const DAY: i64 = 24 * 60 * 60;
 /// A kubelet renews a pair of its own at 70 to 90 % of its 30 days (client-go, util/certificate): with fewer days left than
 /// these two it has failed to.
@@ -148,10 +147,11 @@ pub async fn check_certificates(
         desired.hosts.iter().map(|(name, host)| (name.clone(), expected(host, &blobs))).collect();
     let scopes = expected.iter().map(|(name, files)| (name.clone(), scope(files))).collect();
     let observed = prepare::look(&fleet, &scopes).await?;
+    let patience = Patience::of(local.cluster.options.deadlines.health).question;
     let asked = observed.hosts.iter().filter_map(|(name, seen)| {
         let (host, target, files) = (fleet.get(name)?, desired.hosts.get(name)?, expected.get(name)?);
         Some(async move {
-            let shown = wire(&**host, target.internal_address, files).await;
+            let shown = wire(&**host, target.internal_address, files, patience).await;
             files
                 .iter()
                 .map(|(path, file)| judge(name, path, file, seen, shown.get(path.as_str()), limits, now))
@@ -239,10 +239,11 @@ async fn wire<H: crate::host::Host>(
     host: &H,
     address: IpAddr,
     files: &BTreeMap<RemotePath, Expected>,
+    patience: Duration,
 ) -> BTreeMap<&'static str, (String, Result<Read, String>)> {
     let servers = SERVERS.iter().filter(|server| files.keys().any(|path| path.as_str() == server.path));
     let asked = servers.map(|server| async move {
-        let seen = match api::presented(host, address, server.port, HANDSHAKE).await {
+        let seen = match api::presented(host, address, server.port, patience).await {
             Ok(der) => Read::der(&der).ok_or_else(|| "what it shows is no certificate".to_owned()),
             Err(error) => Err(error.to_string()),
         };

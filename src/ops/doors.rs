@@ -26,6 +26,7 @@ use crate::model::ObjectId;
 use crate::model::ObjectSet;
 use crate::model::ObservedObjects;
 use crate::ops::OpsError;
+use crate::ops::patience::Patience;
 use crate::secrets::AuthorityName;
 use crate::secrets::LeafId;
 use crate::secrets::LeafName;
@@ -50,26 +51,6 @@ pub(super) struct Doors<H: Host> {
     /// How long a node may take to register.
     registration: Duration,
     api: Mutex<Option<(HostName, Arc<Api>)>>,
-}
-
-/// How long answers are waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Patience {
-    /// One question to a component.
-    question: Duration,
-    /// An answer of several megabytes, which an API server's metrics are.
-    long_question: Duration,
-    /// A request to the API server, tried again, before another control plane is asked.
-    request: Duration,
-}
-
-impl Patience {
-    /// 10, 30 and 20 s where a component may take the usual 5 minutes to become healthy, and not less where it may take less: a
-    /// machine that is slow in the one is slow in the other, and a late answer would be taken for none.
-    fn of(health: Duration) -> Self {
-        let share = |part: u32, least: u64| (health / part).max(Duration::from_secs(least));
-        Self { question: share(30, 10), long_question: share(10, 30), request: share(15, 20) }
-    }
 }
 
 /// Why a question has no good answer.

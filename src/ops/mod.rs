@@ -23,6 +23,7 @@ mod live;
 mod local;
 mod lost;
 mod members;
+mod patience;
 mod perform;
 mod prepare;
 mod reach;

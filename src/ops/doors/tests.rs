@@ -18,7 +18,6 @@ use tokio_rustls::TlsAcceptor;
 use super::API_PORT;
 use super::Doors;
 use super::Keys;
-use super::Patience;
 use crate::config::KeyAlgorithm;
 use crate::host::fake::FakeHost;
 use crate::host::fake::Server;
@@ -100,15 +99,4 @@ async fn an_api_server_that_falls_silent_after_it_was_ready_counts_as_none_and_t
     seen.dedup();
     assert_eq!(seen, ["h1 ready", "h1", "h2 ready", "h2"]);
     assert!(doors.api.lock().await.is_none(), "a silent one is kept for the next question");
-}
-
-#[test]
-fn whoever_waits_longer_for_health_waits_longer_for_every_answer() {
-    let waits = |health| {
-        let Patience { question, long_question, request } = Patience::of(health);
-        [question, long_question, request].map(|time| time.as_secs())
-    };
-    assert_eq!(waits(Duration::from_mins(5)), [10, 30, 20]);
-    assert_eq!(waits(Duration::from_secs(20)), [10, 30, 20]);
-    assert_eq!(waits(Duration::from_hours(1)), [120, 360, 240]);
 }

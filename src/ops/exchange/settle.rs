@@ -19,9 +19,11 @@ use crate::model::HostName;
 use crate::ops::OpsError;
 use crate::ops::Talk;
 use crate::ops::connect::RealHost;
+use crate::ops::exchange::trials::Asker;
 use crate::ops::exchange::trials::Place;
 use crate::ops::exchange::trials::Signer;
 use crate::ops::exchange::trials::signers;
+use crate::ops::patience::Patience;
 use crate::ops::prepare::Prepared;
 use crate::secrets;
 use crate::secrets::AuthorityName;
@@ -33,8 +35,6 @@ use crate::secrets::Secrets;
 const LONGEST: Duration = Duration::from_mins(5);
 /// The pause between two looks.
 const POLL: Duration = Duration::from_secs(2);
-/// Longest time for one question.
-const PROBE: Duration = Duration::from_secs(10);
 /// Which extension API server of bastide's own believes the front proxy.
 const METRICS: (&str, &str) = ("metrics-server.kube-system.svc", "metrics.k8s.io/v1beta1");
 
@@ -99,6 +99,12 @@ impl<'a> Change<'a> {
         (wanted, dropped)
     }
 
+    fn asker(&self) -> Asker<'a> {
+        let Prepared { local, target, now, .. } = self.prepared;
+        let patience = Patience::of(local.cluster.options.deadlines.health).question;
+        Asker { trust: &target.secrets, now: *now, patience }
+    }
+
     /// What is still being waited for, one sentence each.
     async fn pending(&self) -> Vec<String> {
         let desired = &self.prepared.target.desired;
@@ -131,12 +137,12 @@ impl<'a> Change<'a> {
 
     /// What one API server shows, and whom it believes.
     async fn api_server(&self, name: &HostName, host: &RealHost, address: IpAddr) -> Vec<String> {
-        let target = &self.prepared.target.secrets;
+        let asker = self.asker();
         let mut reasons = Vec::new();
         if self.names.contains(&AuthorityName::Kubernetes) {
-            let leaf = target.leaves.get(&LeafId::of(LeafName::ApiServer, name));
+            let leaf = asker.trust.leaves.get(&LeafId::of(LeafName::ApiServer, name));
             let wanted = leaf.and_then(|leaf| CertificateDer::from_pem_slice(leaf.certificate.as_bytes()).ok());
-            match api::presented(host, address, 6443, PROBE).await {
+            match api::presented(host, address, 6443, asker.patience).await {
                 Ok(shown) if wanted.is_some_and(|wanted| *wanted == *shown) => {}
                 Ok(_) => reasons.push(format!("{name}: the API server still shows another certificate")),
                 Err(error) => reasons.push(format!("{name}: {error}")),
@@ -149,7 +155,7 @@ impl<'a> Change<'a> {
             let (accepted, dropped) = self.signers(authority);
             let all = accepted.iter().map(|signer| (signer, true)).chain(dropped.iter().map(|signer| (signer, false)));
             for (signer, wanted) in all.filter(|(signer, _)| signer.can_be_tried()) {
-                match signer.is_accepted(host, address, target, self.prepared.now).await {
+                match signer.is_accepted(host, address, &asker).await {
                     Ok(seen) if seen == wanted => {}
                     Ok(true) => {
                         reasons.push(format!("{name}: the API server still believes the old {authority} authority"));
@@ -250,6 +256,6 @@ impl<'a> Change<'a> {
     ) -> Result<bool, OpsError> {
         let path = "/apis/metrics.k8s.io/v1beta1";
         let place = Place { address, port: 10250, name: Some(name), path };
-        signer.is_accepted_at(host, &place, &self.prepared.target.secrets, self.prepared.now).await
+        signer.is_accepted_at(host, &place, &self.asker()).await
     }
 }

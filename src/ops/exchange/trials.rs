@@ -19,8 +19,6 @@ use crate::secrets::LeafName;
 use crate::secrets::Secrets;
 use crate::secrets::SystemEntropy;
 
-/// Longest time for one question.
-const PROBE: Duration = Duration::from_secs(10);
 /// Whom the front proxy's certificate says that it is (`--requestheader-allowed-names`).
 const FRONT_PROXY: &str = "front-proxy-client";
 /// Something that everybody may see whom the server knows, and nobody else.
@@ -67,6 +65,16 @@ pub(super) struct Place<'a> {
     pub path: &'a str,
 }
 
+/// Who asks.
+pub(super) struct Asker<'a> {
+    /// Whose authority for servers it believes.
+    pub trust: &'a Secrets,
+    /// Seconds since 1970: a certificate for the trial is issued now.
+    pub now: i64,
+    /// How long it waits for an answer.
+    pub patience: Duration,
+}
+
 impl Signer {
     /// Whether anybody can be asked with a certificate from it: not where its key is lost.
     pub(super) fn can_be_tried(&self) -> bool {
@@ -78,11 +86,10 @@ impl Signer {
         &self,
         host: &H,
         address: IpAddr,
-        trust: &Secrets,
-        now: i64,
+        asker: &Asker<'_>,
     ) -> Result<bool, OpsError> {
         let place = Place { address, port: 6443, name: None, path: FOR_KNOWN };
-        self.is_accepted_at(host, &place, trust, now).await
+        self.is_accepted_at(host, &place, asker).await
     }
 
     /// The same of any server that believes clients or front proxies.
@@ -90,8 +97,7 @@ impl Signer {
         &self,
         host: &H,
         place: &Place<'_>,
-        trust: &Secrets,
-        now: i64,
+        asker: &Asker<'_>,
     ) -> Result<bool, OpsError> {
         let (user, group, behalf) = match self.name {
             AuthorityName::FrontProxy => (FRONT_PROXY, None, Some((secrets::SUPER_ADMIN_USER, "system:masters"))),
@@ -100,9 +106,9 @@ impl Signer {
         let pair = (self.certificate.as_str(), &self.key);
         let leaf = match &self.proof {
             Some(leaf) => leaf.clone(),
-            None => secrets::trial_leaf(self.name, pair, (user, group), now, &mut SystemEntropy)?,
+            None => secrets::trial_leaf(self.name, pair, (user, group), asker.now, &mut SystemEntropy)?,
         };
-        let authorities = trust.authorities.get(&AuthorityName::Kubernetes).map(AuthoritySet::trust_bundle);
+        let authorities = asker.trust.authorities.get(&AuthorityName::Kubernetes).map(AuthoritySet::trust_bundle);
         let credentials =
             Credentials { authorities: authorities.unwrap_or_default(), certificate: leaf.certificate, key: leaf.key };
         let trial = Trial {
@@ -112,7 +118,7 @@ impl Signer {
             path: place.path,
             on_behalf_of: behalf,
         };
-        let answer = api::trial(host, &trial, &credentials, PROBE).await;
+        let answer = api::trial(host, &trial, &credentials, asker.patience).await;
         let answer = answer.map_err(|error| OpsError::Impossible(error.to_string()))?;
         Ok(answer.status == 200)
     }

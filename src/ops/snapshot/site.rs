@@ -25,6 +25,7 @@ use crate::ops::OpsError;
 use crate::ops::Talk;
 use crate::ops::connect::RealHost;
 use crate::ops::kept::Kept;
+use crate::ops::patience::Patience;
 use crate::ops::prepare;
 use crate::ops::snapshot::Place;
 use crate::secrets::AuthorityName;
@@ -36,8 +37,6 @@ use crate::store::Store;
 
 /// Where snapshots lie on every etcd host.
 pub(super) const FOLDER: &str = "/var/lib/bastide/snapshots";
-/// Longest time for one short answer of a member.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Everything that a command on snapshots or members needs.
 pub(in crate::ops) struct Site {
@@ -51,6 +50,8 @@ pub(in crate::ops) struct Site {
     depot: Option<Depot>,
     /// How many snapshots cluster.yml wants to stay.
     pub(in crate::ops) retention: u32,
+    /// Longest time for one short answer of a member.
+    patience: Duration,
 }
 
 /// A bucket that snapshots go to besides the hosts.
@@ -88,7 +89,8 @@ impl Site {
             place: Place::Bucket { url: bucket.address.to_string() },
             bucket: opened(bucket).map(Arc::new),
         });
-        Ok(Self { fleet, desired, credentials, store, depot, retention: backup.retention })
+        let patience = Patience::of(cluster.options.deadlines.health).question;
+        Ok(Self { fleet, desired, credentials, store, depot, retention: backup.retention, patience })
     }
 
     /// The opened state.
@@ -105,7 +107,7 @@ impl Site {
     pub(in crate::ops) fn etcd(&self, name: &HostName) -> Option<Etcd<'_, RealHost>> {
         let host = self.fleet.get(name)?;
         let address = self.desired.hosts.get(name)?.internal_address;
-        Some(Etcd { host, address, credentials: self.credentials.get(name)?, deadline: PATIENCE })
+        Some(Etcd { host, address, credentials: self.credentials.get(name)?, deadline: self.patience })
     }
 
     /// The hosts that keep snapshots and answer.
