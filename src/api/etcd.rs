@@ -18,6 +18,7 @@ use crate::api::probe;
 use crate::api::probe::ProbeError;
 use crate::api::probe::Tls;
 use crate::host::Dial;
+use crate::host::HostError;
 use crate::model::protobuf::Field;
 use crate::model::protobuf::Fields;
 
@@ -185,7 +186,8 @@ impl<H: Dial> Etcd<'_, H> {
         let (host, address) = (Arc::clone(self.host), self.address);
         let dial = move || {
             let host = Arc::clone(&host);
-            async move { host.dial(&address.to_string(), PORT).await.map_err(io::Error::other) }
+            let broken = |error: HostError| io::Error::other(error.without_host());
+            async move { host.dial(&address.to_string(), PORT).await.map_err(broken) }
         };
         let pool = connection::pool(dial, self.address, self.credentials, Some(WINDOW))?;
         let url = format!("https://{}{SNAPSHOT}", std::net::SocketAddr::new(address, PORT));

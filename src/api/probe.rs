@@ -31,12 +31,12 @@ use crate::host::HostError;
 const LONGEST_ANSWER: u64 = 64 << 20;
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// Why a component could not be asked. An unhealthy answer is no error: see [`Health`].
+/// Why a component could not be asked, without its host: whoever asks names that. An unhealthy answer is no error: see [`Health`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProbeError {
     /// The host could not open the connection.
-    #[error(transparent)]
+    #[error("{}", .0.without_host())]
     Host(#[from] HostError),
     /// The credentials cannot be used.
     #[error(transparent)]

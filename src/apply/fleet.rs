@@ -73,7 +73,7 @@ pub async fn observe<H: Host>(fleet: &Fleet<H>, scopes: &BTreeMap<HostName, Scop
                 sighting.hosts.insert(name, seen);
             }
             Err(error) if error.is_silence() => {
-                sighting.unreachable.insert(name, error.to_string());
+                sighting.unreachable.insert(name, error.without_host());
             }
             Err(error) => sighting.errors.push(error),
         }

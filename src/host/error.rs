@@ -132,8 +132,51 @@ pub enum HostError {
 }
 
 impl HostError {
+    /// What happened, for whoever names the host already.
+    pub fn without_host(&self) -> String {
+        let words = self.to_string();
+        // Every message begins with the host, and no host's name has a colon before a space.
+        words.split_once(": ").map_or_else(|| words.clone(), |(_, what)| what.to_owned())
+    }
+
     /// Whether the host is simply not there, rather than there and wrong.
     pub fn is_silence(&self) -> bool {
         matches!(self, Self::Connect { .. } | Self::Lost { .. })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::HostError;
+    use crate::model::HostName;
+    use crate::model::LockHolder;
+    use crate::model::RemotePath;
+
+    #[test]
+    fn every_message_begins_with_the_host_and_can_do_without() {
+        let host = || HostName::new("fd00::1").unwrap();
+        let text = || "x: y".to_owned();
+        let (reason, doing, address, target) = (text, text, text, text);
+        let holder = LockHolder { who: text(), command: text(), since: 1, run: text() };
+        let all = [
+            HostError::Connect { host: host(), reason: reason() },
+            HostError::Obstructed { host: host(), reason: reason() },
+            HostError::UnknownHostKey { host: host(), address: address(), fingerprint: text() },
+            HostError::WrongHostKey { host: host(), address: address(), fingerprint: text(), reason: reason() },
+            HostError::Login { host: host(), user: text(), reason: reason() },
+            HostError::Sudo { host: host(), reason: reason() },
+            HostError::ForwardingRefused { host: host(), target: target() },
+            HostError::Refused { host: host(), target: target() },
+            HostError::Lost { host: host(), doing: doing() },
+            HostError::Failed { host: host(), doing: doing(), reason: reason() },
+            HostError::Drift { host: host(), path: RemotePath::new("/x").unwrap() },
+            HostError::Locked { host: host(), holder },
+            HostError::LockLost { host: host() },
+            HostError::Unreadable { host: host(), reason: reason() },
+        ];
+        for error in all {
+            assert_eq!(error.to_string(), format!("fd00::1: {}", error.without_host()));
+        }
     }
 }

@@ -192,7 +192,7 @@ pub(super) async fn fleet(
     talk.busy(&format!("connecting to {hosts} {}", if hosts == 1 { "host" } else { "hosts" }));
     let connected = connect::connect(&local.cluster, &resources(invocation, talk)).await?;
     talk.idle();
-    let silent = connected.unreachable.into_iter().map(|(name, error)| (name, error.to_string())).collect();
+    let silent = connected.unreachable.into_iter().map(|(name, error)| (name, error.without_host())).collect();
     Ok(Fleet::new(connected.hosts.into_values(), silent))
 }
 

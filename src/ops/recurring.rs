@@ -89,7 +89,9 @@ fn judged(
     for (name, report) in &reports {
         let mut found = Vec::new();
         if let Some(trouble) = report.trouble.as_ref().filter(|trouble| newest.is_none_or(|at| at < trouble.at)) {
-            found.push(trouble.reason.clone());
+            // The host named itself, as whoever shows its report does.
+            let own = format!("{name}: ");
+            found.push(trouble.reason.strip_prefix(&own).unwrap_or(&trouble.reason).to_owned());
         }
         if let Some(last) = report.last.as_ref().filter(|last| Some(last.taken_at) == newest) {
             found.extend(last.troubles.iter().map(|trouble| format!("{}: {trouble}", last.name)));
@@ -146,7 +148,7 @@ mod tests {
                 seconds: 1.0,
                 troubles: troubles.iter().map(|text| (*text).to_owned()).collect(),
             }),
-            trouble: trouble.map(|at| HostTrouble { at, reason: "no etcd".to_owned() }),
+            trouble: trouble.map(|at| HostTrouble { at, reason: "h1: no etcd".to_owned() }),
         }
     }
 

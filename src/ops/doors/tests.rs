@@ -18,11 +18,13 @@ use tokio_rustls::TlsAcceptor;
 use super::API_PORT;
 use super::Doors;
 use super::Keys;
+use super::Trouble;
 use crate::config::KeyAlgorithm;
 use crate::host::fake::FakeHost;
 use crate::host::fake::Server;
 use crate::model::Desired;
 use crate::model::HostName;
+use crate::ops::OpsError;
 use crate::ops::prepare;
 use crate::plan::testing::Builder;
 use crate::render::tests::support;
@@ -99,4 +101,17 @@ async fn an_api_server_that_falls_silent_after_it_was_ready_counts_as_none_and_t
     seen.dedup();
     assert_eq!(seen, ["h1 ready", "h1", "h2 ready", "h2"]);
     assert!(doors.api.lock().await.is_none(), "a silent one is kept for the next question");
+}
+
+#[tokio::test]
+async fn whoever_could_not_ask_names_the_host_once() {
+    let (doors, _) = doors(&Asked::default());
+    let h3 = HostName::new("h3").unwrap();
+    assert_eq!(doors.kubelet(&h3).await, Err(Trouble::Silent("nothing answers at 127.0.0.1:10248".to_owned())));
+    let (_, etcd) = doors.etcd_members().find(|(name, _)| **name == h3).unwrap();
+    let shown = |source| OpsError::Etcd { host: h3.clone(), source: Box::new(source) }.to_string();
+    let at = format!("nothing answers at {}:2379", etcd.address);
+    assert_eq!(shown(etcd.status().await.unwrap_err()), format!("h3: etcd: {at}"));
+    let broken = shown(etcd.snapshot().await.err().unwrap());
+    assert!(broken.ends_with(&at) && broken.matches("h3").count() == 1, "{broken}");
 }

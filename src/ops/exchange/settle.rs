@@ -256,6 +256,7 @@ impl<'a> Change<'a> {
     ) -> Result<bool, OpsError> {
         let path = "/apis/metrics.k8s.io/v1beta1";
         let place = Place { address, port: 10250, name: Some(name), path };
-        signer.is_accepted_at(host, &place, &self.asker()).await
+        let answer = signer.is_accepted_at(host, &place, &self.asker()).await;
+        answer.map_err(|error| OpsError::Impossible(format!("{}: metrics-server: {error}", host.name())))
     }
 }

@@ -86,7 +86,7 @@ impl Putting {
                     continue;
                 }
                 Some(Ok(_)) => OTHER.to_owned(),
-                Some(Err(error)) => error.to_string(),
+                Some(Err(error)) => error.without_host(),
                 None => DIED.to_owned(),
             };
             if digest.is_some() {
@@ -157,7 +157,7 @@ impl Staged {
             let place = Place::Host { host: host.clone() };
             match machine.commit_snapshot(folder, file, run).await {
                 Ok(()) => drop(places.insert(place)),
-                Err(error) => drop(missing.insert(place, error.to_string())),
+                Err(error) => drop(missing.insert(place, error.without_host())),
             }
         }
         if let Some((place, upload)) = self.upload {
