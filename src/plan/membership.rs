@@ -4,6 +4,7 @@ use crate::model::Desired;
 use crate::model::DesiredHost;
 use crate::model::HostName;
 use crate::model::Observed;
+use crate::model::ObservedHost;
 use crate::plan::Context;
 use crate::plan::Refusal;
 use crate::plan::diff::only_worker;
@@ -48,8 +49,7 @@ pub(super) fn check(target: &Desired, observed: &Observed, context: &Context<'_>
             membership(name, "is no longer in cluster.yml")
         });
     }
-    refusals.extend(blank(target, observed, previous, context));
-    refusals.extend(lost(target, observed, previous, context));
+    refusals.extend(emptied(target, observed, previous, context));
     refusals
 }
 
@@ -75,37 +75,38 @@ fn membership(host: &HostName, change: &str) -> Refusal {
     Refusal::Membership { host: host.clone(), change: change.to_owned() }
 }
 
-/// A member without a record, while another host still has one, has lost its data: it would start an empty etcd beside
-/// the living one. Where no host has a record, nothing is left to be hurt.
-fn blank(target: &Desired, observed: &Observed, previous: &Desired, context: &Context<'_>) -> Vec<Refusal> {
-    if observed.hosts.values().all(|seen| seen.record.is_none()) {
-        return Vec::new();
-    }
-    target
-        .hosts
-        .iter()
-        .filter(|(name, host)| {
-            !only_worker(&host.roles)
-                && previous.hosts.contains_key(*name)
-                && !context.without.contains(*name)
-                && observed.hosts.get(*name).is_some_and(|seen| seen.record.is_none())
-        })
-        .map(|(name, host)| Refusal::Blank { host: name.clone(), etcd: host.roles.etcd() })
-        .collect()
+/// A host that belonged to the cluster, still does, and was looked at.
+struct Stayed<'a> {
+    name: &'a HostName,
+    was: &'a DesiredHost,
+    host: &'a DesiredHost,
+    seen: &'a ObservedHost,
 }
 
-/// A member whose data are gone while others have theirs: its etcd will never run again by itself, since the others know that it
-/// has been there before. Where all have lost them nothing is left that one could join.
-fn lost(target: &Desired, observed: &Observed, previous: &Desired, context: &Context<'_>) -> Vec<Refusal> {
-    let was = |name: &HostName| previous.hosts.get(name).is_some_and(|host| host.roles.etcd());
-    let members = target.hosts.iter().filter(|(name, host)| host.roles.etcd() && was(name));
-    let members: Vec<_> = members.filter_map(|(name, _)| Some((name, observed.hosts.get(name)?))).collect();
-    if members.iter().all(|(_, seen)| seen.etcd_gone || seen.record.is_none()) {
-        return Vec::new();
+impl Stayed<'_> {
+    fn is_member(&self) -> bool {
+        self.was.roles.etcd() && self.host.roles.etcd()
     }
-    members
-        .into_iter()
-        .filter(|(name, seen)| seen.etcd_gone && !context.without.contains(*name))
-        .map(|(name, _)| Refusal::LostData { host: name.clone() })
-        .collect()
+}
+
+/// Hosts whose disks were lost while others live.
+fn emptied(target: &Desired, observed: &Observed, previous: &Desired, context: &Context<'_>) -> Vec<Refusal> {
+    let stayed = target.hosts.iter().filter_map(|(name, host)| {
+        Some(Stayed { name, was: previous.hosts.get(name)?, host, seen: observed.hosts.get(name)? })
+    });
+    let stayed: Vec<_> = stayed.collect();
+    let taking_part = || stayed.iter().filter(|host| !context.without.contains(host.name));
+    let mut refusals = Vec::new();
+    // A member without a record would start an empty etcd beside the living one. Where no host has a record, nothing is left to be hurt.
+    if observed.hosts.values().any(|seen| seen.record.is_some()) {
+        let blank = taking_part().filter(|host| !only_worker(&host.host.roles) && host.seen.record.is_none());
+        refusals.extend(blank.map(|host| Refusal::Blank { host: host.name.clone(), etcd: host.host.roles.etcd() }));
+    }
+    // Without its data a member's etcd will never run again by itself, since the others know that it has been there before. Where all
+    // have lost them nothing is left that one could join.
+    if stayed.iter().any(|host| host.is_member() && !host.seen.etcd_gone && host.seen.record.is_some()) {
+        let lost = taking_part().filter(|host| host.is_member() && host.seen.etcd_gone);
+        refusals.extend(lost.map(|host| Refusal::LostData { host: host.name.clone() }));
+    }
+    refusals
 }
