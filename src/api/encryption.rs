@@ -44,13 +44,7 @@ pub async fn plugins<H: Host>(
     credentials: &Credentials,
     deadline: Duration,
 ) -> Result<Health, ProbeError> {
-    let tls = Tls::verified(credentials)?;
-    let stream = host.dial(&address.to_string(), 6443).await?;
-    let answer = probe::https_get(stream, address, 6443, &tls, "/healthz/kms-providers", deadline).await?;
-    Ok(match answer.status {
-        200 => Health::Ok,
-        status => Health::Unwell(format!("{status} {}", answer.body.trim())),
-    })
+    probe::asked(host, address, 6443, Some(&Tls::verified(credentials)?), "/healthz/kms-providers", deadline).await
 }
 
 fn loaded(metrics: &str) -> Option<Digest> {

@@ -213,7 +213,8 @@ pub(super) fn members_of(list: &Value) -> Option<Vec<EtcdMember>> {
     Some(members.collect())
 }
 
-async fn asked<H: Host>(
+/// What the component at `address:port` says of itself at `path`; without `tls` in clear, for the loopback alone.
+pub(super) async fn asked<H: Host>(
     host: &H,
     address: IpAddr,
     port: u16,
