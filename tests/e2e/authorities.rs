@@ -9,7 +9,6 @@ use anyhow::Result;
 use serde_json::Value;
 
 use crate::support::Cluster;
-use crate::support::Ended;
 
 const CA: [&str; 3] = ["rotate-certs", "--ca", "--yes"];
 const TOKEN_KEY: [&str; 3] = ["rotate-certs", "--service-account-key", "--yes"];
@@ -18,14 +17,6 @@ const ACCEPT: &str = "accepted beside";
 const ISSUE: &str = "issues";
 const SIGN: &str = "the new one signs";
 const DROP: &str = "accepted no more";
-
-#[track_caller]
-fn ends(cluster: &Cluster, arguments: &[&str], code: i32) -> Ended {
-    let ended = cluster.bastide(arguments).unwrap();
-    assert_eq!(ended.code, Some(code), "bastide {arguments:?}: {ended}");
-    println!("bastide {}: {:.1} s", arguments.join(" "), ended.took.as_secs_f64());
-    ended
-}
 
 fn newest(cluster: &Cluster) -> Result<Value> {
     let seen: Value = serde_json::from_str(&cluster.bastide(&["history", "--output", "json"])?.stdout)?;
@@ -129,13 +120,13 @@ fn exchanged(cluster: &Cluster, old: &[String], operators: &str) -> Result<()> {
 fn authorities_are_exchanged_on_a_running_host() -> Result<()> {
     let (cluster, old, operators) = begin(with_metrics()?)?;
     // The last leg does not begin while pods hold the old trust; with that they go on.
-    let stopped = ends(&cluster, &CA, 1);
+    let stopped = cluster.ends(&CA, 1);
     assert!(stopped.stderr.contains("coredns") && stopped.stderr.contains("--restart-pods"), "{stopped}");
     assert_eq!(authorities(&cluster)?.len(), 6);
     let shown = handshakes(&cluster)?;
     assert!(old.iter().all(|name| shown.contains(name.as_str())), "{old:?}\n{shown}");
     well(&cluster)?;
-    ends(&cluster, &[&CA[..], &["--restart-pods"]].concat(), 0);
+    cluster.ends(&[&CA[..], &["--restart-pods"]].concat(), 0);
     exchanged(&cluster, &old, &operators)
 }
 
@@ -152,7 +143,7 @@ fn authorities_are_exchanged_by_runs_that_die_and_come_back() -> Result<()> {
     let moment = Duration::from_secs(4);
     killed_in(&cluster, &CA, ACCEPT, moment)?;
     killed_in(&cluster, &CA, ISSUE, moment)?;
-    ends(&cluster, &["rollback", "--to", "1", "--yes"], 0);
+    cluster.ends(&["rollback", "--to", "1", "--yes"], 0);
     assert_eq!(authorities(&cluster)?, old);
     let shown = handshakes(&cluster)?;
     assert!(old.iter().all(|name| shown.contains(name.as_str())), "{old:?}\n{shown}");
@@ -160,13 +151,13 @@ fn authorities_are_exchanged_by_runs_that_die_and_come_back() -> Result<()> {
 
     let to_the_end = [&CA[..], &["--restart-pods"]].concat();
     killed_in(&cluster, &to_the_end, DROP, Duration::from_secs(90))?;
-    ends(&cluster, &to_the_end, 0);
+    cluster.ends(&to_the_end, 0);
     exchanged(&cluster, &old, &operators)?;
     // One leg back, and forward again.
-    ends(&cluster, &["rollback", "--yes"], 0);
+    cluster.ends(&["rollback", "--yes"], 0);
     assert_eq!(authorities(&cluster)?.len(), 6);
     well(&cluster)?;
-    ends(&cluster, &to_the_end, 0);
+    cluster.ends(&to_the_end, 0);
     exchanged(&cluster, &old, &operators)
 }
 
@@ -175,9 +166,9 @@ fn authorities_are_exchanged_by_runs_that_die_and_come_back() -> Result<()> {
 fn authorities_are_exchanged_on_three_hosts() -> Result<()> {
     let (cluster, old, operators) = begin(Cluster::three_all_roles()?)?;
     let to_the_end = [&CA[..], &["--restart-pods"]].concat();
-    ends(&cluster, &to_the_end, 0);
+    cluster.ends(&to_the_end, 0);
     exchanged(&cluster, &old, &operators)?;
-    ends(&cluster, &["rollback", "--to", "1", "--yes"], 0);
+    cluster.ends(&["rollback", "--to", "1", "--yes"], 0);
     assert_eq!(authorities(&cluster)?, old);
     well(&cluster)
 }
@@ -196,12 +187,12 @@ fn the_token_key_is_exchanged_by_runs_that_die_and_comes_back() -> Result<()> {
     let (old, moment) = (token_keys(&cluster)?, Duration::from_secs(4));
     killed_in(&cluster, &TOKEN_KEY, ACCEPT, moment)?;
     killed_in(&cluster, &TOKEN_KEY, SIGN, moment)?;
-    ends(&cluster, &["rollback", "--to", "1", "--yes"], 0);
+    cluster.ends(&["rollback", "--to", "1", "--yes"], 0);
     assert_eq!(token_keys(&cluster)?, old);
     well(&cluster)?;
     let to_the_end = [&TOKEN_KEY[..], &["--distrust-old", "--restart-pods"]].concat();
     killed_in(&cluster, &to_the_end, DROP, moment)?;
-    ends(&cluster, &to_the_end, 0);
+    cluster.ends(&to_the_end, 0);
     let new = token_keys(&cluster)?;
     assert!(new.len() == 1 && new != old, "{old:?} {new:?}");
     well(&cluster)
@@ -241,17 +232,17 @@ fn token_key(cluster: &Cluster) -> Result<()> {
     cluster.kubectl_until(&path, Duration::from_secs(30), |text| !text.is_empty())?;
     let before = signed_by(cluster)?;
 
-    let waits = ends(cluster, &TOKEN_KEY, 1);
+    let waits = cluster.ends(&TOKEN_KEY, 1);
     assert!(waits.stderr.contains("may still be in use until 20"), "{waits}");
     well(cluster)?;
     let distrusted = [&TOKEN_KEY[..], &["--distrust-old"]].concat();
-    let pods = ends(cluster, &distrusted, 1);
+    let pods = cluster.ends(&distrusted, 1);
     assert!(pods.stderr.contains("coredns"), "{pods}");
-    ends(cluster, &[&distrusted[..], &["--restart-pods", "--reissue-tokens"]].concat(), 0);
+    cluster.ends(&[&distrusted[..], &["--restart-pods", "--reissue-tokens"]].concat(), 0);
     assert_ne!(signed_by(cluster)?, before);
     assert_eq!(token_keys(cluster)?.len(), 1);
     well(cluster)?;
-    let barred = ends(cluster, &["rollback", "--yes"], 1);
+    let barred = cluster.ends(&["rollback", "--yes"], 1);
     assert!(barred.stderr.contains("old-distrusted"), "{barred}");
     Ok(())
 }

@@ -64,7 +64,7 @@ fn a_bucket_is_one_more_place_for_snapshots_and_enough_for_a_restore() -> Result
     cluster.file.more = without?;
     cluster.write()?;
     cluster.up();
-    cluster.kubectl(&["create", "secret", "generic", "kept", &format!("--from-literal=word={NEEDLE}")])?;
+    cluster.create_secret("kept", NEEDLE)?;
 
     // Without keys, and with wrong ones: the hosts have it all the same, and that the bucket has not is said.
     let words = ended(&cluster, &["save", "--name", "1-without"], 3)?;

@@ -15,16 +15,8 @@ use anyhow::Result;
 use serde_json::Value;
 
 use crate::support::Cluster;
-use crate::support::Ended;
 
 const SECRETS: usize = 300;
-
-#[track_caller]
-fn ends(cluster: &Cluster, arguments: &[&str], code: i32) -> Ended {
-    let ended = cluster.bastide(arguments).unwrap();
-    assert_eq!(ended.code, Some(code), "bastide {arguments:?}: {ended}");
-    ended
-}
 
 /// How many Secrets begin with which mark, as etcd's own client reads them.
 fn marks(cluster: &Cluster) -> Result<BTreeMap<String, usize>> {
@@ -44,7 +36,7 @@ fn api_server(cluster: &Cluster) -> Result<String> {
 }
 
 fn status(cluster: &Cluster, code: i32) -> Result<Value> {
-    Ok(serde_json::from_str(&ends(cluster, &["encrypt", "status", "--output", "json"], code).stdout)?)
+    Ok(serde_json::from_str(&cluster.ends(&["encrypt", "status", "--output", "json"], code).stdout)?)
 }
 
 /// Kills a run once it has said these words, one after another.
@@ -112,14 +104,6 @@ fn custom(providers: &str) -> String {
 const RKE: &str =
     "{aescbc: {keys: [{name: key-fw5hn, secret: QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVoyMzQ1Njc=}]}}, {identity: {}}";
 
-fn create(cluster: &Cluster, count: usize) -> Result<()> {
-    let many: String = (0..count)
-        .map(|n| format!("---\napiVersion: v1\nkind: Secret\nmetadata: {{name: s{n}, namespace: default}}\nstringData: {{a: value-{n}}}\n"))
-        .collect();
-    let file = cluster.add_file("secrets.yml", &many)?;
-    cluster.kubectl(&["create", "-f", &file.display().to_string()]).map(drop)
-}
-
 /// Every Secret lies under one key of this provider, and can be read.
 fn all_lie_under(cluster: &Cluster, provider: &str) -> Result<String> {
     let seen = marks(cluster)?;
@@ -138,16 +122,15 @@ fn what_rke_encrypted_is_walked_to_a_key_of_bastide_s_own() -> Result<()> {
     cluster.file.more = custom(RKE);
     cluster.write()?;
     cluster.up();
-    create(&cluster, 10)?;
+    cluster.create_secrets(10)?;
     assert_eq!(all_lie_under(&cluster, "aescbc")?, "k8s:enc:aescbc:v1:key-fw5hn:");
     let server = api_server(&cluster)?;
 
     cluster.file.more = String::new();
     cluster.write()?;
-    let plan = ends(&cluster, &["plan"], 2);
+    let plan = cluster.ends(&["plan"], 2);
     assert!(plan.stdout.contains("leg by leg"), "{plan}");
-    let walked = ends(&cluster, UP, 0);
-    println!("walked in {:?}", walked.took);
+    let walked = cluster.ends(UP, 0);
     all_lie_under(&cluster, "secretbox")?;
     let seen = status(&cluster, 0)?;
     assert_eq!(seen["settled"], true);
@@ -163,13 +146,13 @@ fn a_cluster_without_encryption_gets_it_by_runs_that_die_and_gives_it_up_where_t
     let mut cluster = Cluster::one_host()?;
     cluster.file.more = custom("{identity: {}}");
     cluster.write()?;
-    let refused = ends(&cluster, UP, 1);
+    let refused = cluster.ends(UP, 1);
     assert!(refused.stderr.contains("kube-api.encryption"), "{refused}");
     let allow = "  hardening:\n    allow: [{setting: kube-api.encryption, reason: a test}]\n";
     cluster.file.more_options = allow.to_owned();
     cluster.write()?;
     cluster.up();
-    create(&cluster, SECRETS)?;
+    cluster.create_secrets(SECRETS)?;
     assert_eq!(marks(&cluster)?, BTreeMap::new());
     let server = api_server(&cluster)?;
 
@@ -177,7 +160,7 @@ fn a_cluster_without_encryption_gets_it_by_runs_that_die_and_gives_it_up_where_t
     cluster.file.more_options = "  encryption: {provider: secretbox}\n".to_owned();
     cluster.write()?;
     killed_on_each_leg(&cluster, UP)?;
-    ends(&cluster, UP, 0);
+    cluster.ends(UP, 0);
     let first = all_lie_under(&cluster, "secretbox")?;
     assert_eq!(status(&cluster, 0)?["settled"], true);
     cluster.assert_plans_nothing();
@@ -187,21 +170,21 @@ fn a_cluster_without_encryption_gets_it_by_runs_that_die_and_gives_it_up_where_t
     cluster.file.more_options = "  encryption: {provider: aescbc}\n".to_owned();
     cluster.write()?;
     killed_on_each_leg(&cluster, UP)?;
-    ends(&cluster, UP, 0);
+    cluster.ends(UP, 0);
     all_lie_under(&cluster, "aescbc")?;
     assert_eq!(status(&cluster, 0)?["settled"], true);
-    ends(&cluster, &["rollback", "--to", &before.to_string(), "--yes"], 0);
+    cluster.ends(&["rollback", "--to", &before.to_string(), "--yes"], 0);
     assert_eq!(all_lie_under(&cluster, "secretbox")?, first);
 
     // Back to nothing, where that is allowed.
     cluster.file.more = custom("{identity: {}}");
     cluster.file.more_options = String::new();
     cluster.write()?;
-    ends(&cluster, UP, 1);
+    cluster.ends(UP, 1);
     assert_eq!(all_lie_under(&cluster, "secretbox")?, first);
     cluster.file.more_options = allow.to_owned();
     cluster.write()?;
-    ends(&cluster, UP, 0);
+    cluster.ends(UP, 0);
     assert_eq!(marks(&cluster)?, BTreeMap::new());
     assert_eq!(cluster.kubectl(&["get", "secret", "s7", "-o", "jsonpath={.data.a}"])?, "dmFsdWUtNw==");
     assert_eq!(api_server(&cluster)?, server, "the API server was restarted");
@@ -235,27 +218,27 @@ fn a_cluster_is_born_with_a_key_service() -> Result<()> {
     cluster.file.more_options = PLUGIN.replace("PROVIDER", "kms");
     cluster.write()?;
     cluster.up();
-    create(&cluster, 10)?;
+    cluster.create_secrets(10)?;
     assert_eq!(all_lie_under(&cluster, "kms")?, "k8s:enc:kms:v2:vault:");
     assert_eq!(status(&cluster, 0)?["api_servers"]["h1"]["plugins"], "ok");
     cluster.assert_plans_nothing();
 
     // Given up since, it is missed by a snapshot of its time: that is told before anything stops, and cluster.yml is enough to mend it.
-    ends(&cluster, &["etcd", "snapshot", "save", "--name", "with-plugin"], 0);
+    cluster.ends(&["etcd", "snapshot", "save", "--name", "with-plugin"], 0);
     cluster.file.more_options = PLUGIN.replace("PROVIDER", "secretbox");
     cluster.write()?;
-    ends(&cluster, UP, 0);
+    cluster.ends(UP, 0);
     let running = cluster.host("h1").ssh("pgrep -x etcd; pgrep -x kube-apiserver")?;
     for options in [cluster.file.more_options.clone(), String::new()] {
         cluster.file.more_options = options;
         cluster.write()?;
-        let refused = ends(&cluster, RESTORE, 1);
+        let refused = cluster.ends(RESTORE, 1);
         assert!(refused.stderr.contains("secrets: kms:vault"), "{refused}");
     }
     assert_eq!(cluster.host("h1").ssh("pgrep -x etcd; pgrep -x kube-apiserver")?, running, "something was stopped");
     cluster.file.more_options = PLUGIN.replace("PROVIDER", "kms");
     cluster.write()?;
-    let restored = ends(&cluster, RESTORE, 0);
+    let restored = cluster.ends(RESTORE, 0);
     assert!(restored.to_string().contains("at one go"), "{restored}");
     assert_eq!(all_lie_under(&cluster, "kms")?, "k8s:enc:kms:v2:vault:");
     cluster.wait_nodes_ready(Duration::from_mins(3))?;
@@ -268,19 +251,19 @@ fn a_cluster_is_born_with_a_key_service() -> Result<()> {
 fn a_key_service_encrypts_through_its_plugin_and_is_given_up_again() -> Result<()> {
     let mut cluster = Cluster::one_host()?;
     cluster.up();
-    create(&cluster, SECRETS)?;
+    cluster.create_secrets(SECRETS)?;
     let first = all_lie_under(&cluster, "secretbox")?;
     cluster.host("h1").ssh("install -d -m 700 /etc/kms")?;
     cluster.file.more_options = PLUGIN.replace("PROVIDER", "kms");
     cluster.write()?;
     killed_on_each_leg(&cluster, UP)?;
-    ends(&cluster, UP, 0);
+    cluster.ends(UP, 0);
     assert_eq!(all_lie_under(&cluster, "kms")?, "k8s:enc:kms:v2:vault:");
     let seen = status(&cluster, 0)?;
     assert_eq!(seen["api_servers"]["h1"]["plugins"], "ok", "{seen}");
     assert_eq!(seen["resources"]["secrets"], serde_json::json!(["kms:vault"]));
     cluster.assert_plans_nothing();
-    ends(&cluster, &["encrypt", "rotate-key", "--yes"], 1);
+    cluster.ends(&["encrypt", "rotate-key", "--yes"], 1);
 
     // After a power cut both come back by themselves, whichever is first.
     cluster.host("h1").power_cut()?;
@@ -305,15 +288,15 @@ fn a_key_service_encrypts_through_its_plugin_and_is_given_up_again() -> Result<(
     // It stays as long as something is encrypted with it.
     cluster.file.more_options = String::new();
     cluster.write()?;
-    let refused = ends(&cluster, UP, 1);
+    let refused = cluster.ends(UP, 1);
     assert!(refused.stderr.contains("bastide.encryption.kms"), "{refused}");
     cluster.file.more_options = PLUGIN.replace("PROVIDER", "secretbox");
     cluster.write()?;
-    ends(&cluster, UP, 0);
+    cluster.ends(UP, 0);
     assert_eq!(all_lie_under(&cluster, "secretbox")?, first);
     cluster.file.more_options = String::new();
     cluster.write()?;
-    ends(&cluster, UP, 0);
+    cluster.ends(UP, 0);
     assert_eq!(cluster.host("h1").ssh("pgrep -x kms || echo none")?.trim(), "none");
     assert_eq!(status(&cluster, 0)?["settled"], true);
     cluster.assert_plans_nothing();
@@ -325,13 +308,13 @@ fn a_key_service_encrypts_through_its_plugin_and_is_given_up_again() -> Result<(
 fn an_encryption_key_is_exchanged_by_runs_that_die_and_comes_back() -> Result<()> {
     let cluster = Cluster::one_host()?;
     cluster.up();
-    create(&cluster, SECRETS)?;
+    cluster.create_secrets(SECRETS)?;
     let (before, server) = (marks(&cluster)?, api_server(&cluster)?);
     assert_eq!(before.len(), 1, "{before:?}");
     assert_eq!(status(&cluster, 0)?["settled"], true);
 
     killed_on_each_leg(&cluster, &["encrypt", "rotate-key", "--yes"])?;
-    ends(&cluster, &["encrypt", "rotate-key", "--yes"], 0);
+    cluster.ends(&["encrypt", "rotate-key", "--yes"], 0);
     let after = marks(&cluster)?;
     assert_eq!(after.len(), 1, "{after:?}");
     assert_eq!(after.values().sum::<usize>(), before.values().sum::<usize>());
@@ -342,7 +325,7 @@ fn an_encryption_key_is_exchanged_by_runs_that_die_and_comes_back() -> Result<()
     assert_eq!(cluster.kubectl(&["get", "secret", "s7", "-o", path])?, "dmFsdWUtNw==");
     cluster.assert_plans_nothing();
 
-    ends(&cluster, &["rollback", "--to", "1", "--yes"], 0);
+    cluster.ends(&["rollback", "--to", "1", "--yes"], 0);
     assert_eq!(marks(&cluster)?, before);
     assert_eq!(status(&cluster, 0)?["settled"], true);
     assert_eq!(cluster.kubectl(&["get", "secret", "s7", "-o", path])?, "dmFsdWUtNw==");

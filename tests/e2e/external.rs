@@ -1,22 +1,17 @@
 //! One host whose Kubernetes authority is somebody else's: openssl signs what bastide asks for.
 
+use std::fs;
 use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
+use anyhow::Context as _;
 use anyhow::Result;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::Cluster;
 use crate::support::Ended;
-
-/// The program must end with `code`.
-#[track_caller]
-fn ends(cluster: &Cluster, arguments: &[&str], code: i32) -> Ended {
-    let ended = cluster.bastide(arguments).unwrap();
-    assert_eq!(ended.code, Some(code), "bastide {arguments:?}: {ended}");
-    ended
-}
 
 fn openssl(folder: &Path, arguments: &[&str]) -> Result<()> {
     let output = Command::new("openssl").args(arguments).current_dir(folder).output()?;
@@ -30,7 +25,7 @@ const ETCD: &str = "kube-etcd-ca";
 const FRONT_PROXY: &str = "kube-apiserver-requestheader-ca";
 
 /// A folder with these authorities and their keys.
-fn authorities(names: &[&str]) -> Result<TempDir> {
+fn made(names: &[&str]) -> Result<TempDir> {
     let folder = tempfile::tempdir()?;
     let new = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "900"];
     for name in names {
@@ -52,90 +47,117 @@ fn authority_of(stem: &str) -> &'static str {
     }
 }
 
-/// Signs every request in `folder` for so many days, and puts the authorities' own certificates beside. How many were signed.
-fn sign(authorities: &Path, folder: &Path, days: &str) -> Result<usize> {
-    for name in [KUBERNETES, ETCD, FRONT_PROXY].map(|name| format!("{name}.pem")) {
-        if authorities.join(&name).exists() {
-            std::fs::copy(authorities.join(&name), folder.join(&name))?;
-        }
-    }
-    let mut signed = 0;
-    for entry in std::fs::read_dir(folder)? {
-        let name = entry?.file_name().into_string().unwrap_or_default();
-        let Some(stem) = name.strip_suffix("-csr.pem") else { continue };
-        let authority = authority_of(stem);
-        let (request, certificate) = (folder.join(&name), folder.join(format!("{stem}.pem")));
-        let (own, key) = (format!("{authority}.pem"), format!("{authority}.key"));
-        let from =
-            ["x509", "-req", "-in", &request.display().to_string(), "-CA", &own, "-CAkey", &key, "-CAcreateserial"];
-        let to = ["-copy_extensions", "copyall", "-days", days, "-out", &certificate.display().to_string()];
-        openssl(authorities, &[&from[..], &to].concat())?;
-        signed += 1;
-    }
-    Ok(signed)
+/// Authorities that are not bastide's own, and the folder where it asks them for certificates.
+struct Authorities {
+    own: TempDir,
+    folder: PathBuf,
+    /// The options that say where that is; none where bastide looks there by itself.
+    elsewhere: Vec<String>,
 }
 
-/// Whole days that are left of each certificate on the host, by file, without those of bastide's own authorities.
-fn days(cluster: &Cluster) -> Result<Vec<(String, i64)>> {
-    let seen: Value = serde_json::from_str(&ends(cluster, &["certs", "check", "--output", "json"], 0).stdout)?;
-    let all = seen["certificates"].as_array().cloned().unwrap_or_default();
-    let days = all
-        .iter()
-        .map(|one| (one["path"].as_str().unwrap_or_default().to_owned(), one["days_left"].as_i64().unwrap_or(-1)));
-    Ok(days.filter(|(_, days)| *days < 350).collect())
+impl Authorities {
+    fn new(cluster: &Cluster, names: &[&str]) -> Result<Self> {
+        Ok(Self { own: made(names)?, folder: cluster.folder().join("cluster_certs"), elsewhere: Vec::new() })
+    }
+
+    fn ends(&self, cluster: &Cluster, arguments: &[&str], code: i32) -> Ended {
+        let elsewhere = self.elsewhere.iter().map(String::as_str);
+        cluster.ends(&arguments.iter().copied().chain(elsewhere).collect::<Vec<_>>(), code)
+    }
+
+    /// Signs every request in the folder for so many days, and puts their own certificates beside. How many were signed.
+    fn sign(&self, days: &str) -> Result<usize> {
+        for name in [KUBERNETES, ETCD, FRONT_PROXY].map(|name| format!("{name}.pem")) {
+            if self.own.path().join(&name).exists() {
+                fs::copy(self.own.path().join(&name), self.folder.join(&name))?;
+            }
+        }
+        let mut signed = 0;
+        for entry in fs::read_dir(&self.folder)? {
+            let name = entry?.file_name().into_string().unwrap_or_default();
+            let Some(stem) = name.strip_suffix("-csr.pem") else { continue };
+            let authority = authority_of(stem);
+            let (request, certificate) = (self.folder.join(&name), self.folder.join(format!("{stem}.pem")));
+            let (own, key) = (format!("{authority}.pem"), format!("{authority}.key"));
+            let from =
+                ["x509", "-req", "-in", &request.display().to_string(), "-CA", &own, "-CAkey", &key, "-CAcreateserial"];
+            let to = ["-copy_extensions", "copyall", "-days", days, "-out", &certificate.display().to_string()];
+            openssl(self.own.path(), &[&from[..], &to].concat())?;
+            signed += 1;
+        }
+        Ok(signed)
+    }
+
+    /// The cluster comes up with certificates for 300 days. How many of them are on hosts.
+    fn bear(&self, cluster: &Cluster, more: &[&str]) -> Result<usize> {
+        // bastide's own is on none, nor is metrics-server's.
+        self.ends(cluster, &[&["certs", "generate-csr", "--no-identity-backup"], more].concat(), 0);
+        let on_hosts = self.sign("300")? - 2;
+        self.ends(cluster, &["up", "--yes", "--custom-certs"], 0);
+        stands(cluster, on_hosts, 299)?;
+        Ok(on_hosts)
+    }
+
+    /// Others for 250 days take the place of those on hosts.
+    fn renew(&self, cluster: &Cluster, on_hosts: usize) -> Result<()> {
+        self.ends(cluster, &["certs", "generate-csr"], 0);
+        self.sign("250")?;
+        self.ends(cluster, &["rotate-certs", "--yes", "--custom-certs"], 0);
+        stands(cluster, on_hosts, 249)
+    }
+}
+
+/// So many certificates of external authorities are on the hosts, each with so many days left, and all is well.
+fn stands(cluster: &Cluster, on_hosts: usize, days: i64) -> Result<()> {
+    cluster.assert_plans_nothing();
+    cluster.ends(&["status"], 0);
+    let seen: Value = serde_json::from_str(&cluster.ends(&["certs", "check", "--output", "json"], 0).stdout)?;
+    let all = seen["certificates"].as_array().context("no certificates")?;
+    let left =
+        all.iter().map(|one| (one["path"].as_str().unwrap_or_default(), one["days_left"].as_i64().unwrap_or(-1)));
+    // bastide's own authorities sign for a year.
+    let theirs: Vec<_> = left.filter(|(_, left)| *left < 350).collect();
+    let right = theirs.len() == on_hosts && theirs.iter().all(|(_, left)| *left == days);
+    anyhow::ensure!(right, "not {on_hosts} of {days} days: {theirs:?}");
+    Ok(())
 }
 
 #[test]
 fn an_external_authority_signs_and_signs_again() -> Result<()> {
     let cluster = Cluster::one_host()?;
-    let authorities = authorities(&[KUBERNETES])?;
-    let folder = cluster.folder().join("cluster_certs");
-
-    ends(&cluster, &["certs", "generate-csr", "--no-identity-backup"], 0);
-    for entry in std::fs::read_dir(&folder)? {
-        let bytes = std::fs::read(entry?.path())?;
+    let authorities = Authorities::new(&cluster, &[KUBERNETES])?;
+    cluster.ends(&["certs", "generate-csr", "--no-identity-backup"], 0);
+    for entry in fs::read_dir(&authorities.folder)? {
+        let bytes = fs::read(entry?.path())?;
         assert!(!String::from_utf8_lossy(&bytes).contains("PRIVATE KEY"), "a key lies in the folder");
     }
-    assert_eq!(sign(authorities.path(), &folder, "300")?, 9);
+    assert_eq!(authorities.sign("300")?, 9);
 
-    let plain = ends(&cluster, &["plan"], 2);
+    let plain = cluster.ends(&["plan"], 2);
     assert!(plain.stderr.contains("without --custom-certs"), "{plain}");
     // Nothing is begun with a folder that is not whole.
-    let kubelet = folder.join("kube-node-h1.pem");
-    std::fs::rename(&kubelet, folder.join("aside"))?;
-    let refused = ends(&cluster, &["up", "--yes", "--custom-certs"], 1);
+    let kubelet = authorities.folder.join("kube-node-h1.pem");
+    fs::rename(&kubelet, authorities.folder.join("aside"))?;
+    let refused = cluster.ends(&["up", "--yes", "--custom-certs"], 1);
     assert!(refused.stderr.contains("kube-node-h1.pem: is missing"), "{refused}");
     cluster.host("h1").ssh("test ! -e /etc/kubernetes && test ! -e /var/lib/bastide")?;
-    std::fs::rename(folder.join("aside"), &kubelet)?;
+    fs::rename(authorities.folder.join("aside"), &kubelet)?;
 
-    let up = ends(&cluster, &["up", "--yes", "--custom-certs"], 0);
-    println!("up with an external authority: {:.1} s", up.took.as_secs_f64());
-    cluster.assert_plans_nothing();
-    ends(&cluster, &["plan", "--custom-certs"], 0);
-    ends(&cluster, &["status"], 0);
+    cluster.ends(&["up", "--yes", "--custom-certs"], 0);
+    // All but bastide's own, which is on no host.
+    stands(&cluster, 8, 299)?;
+    cluster.ends(&["plan", "--custom-certs"], 0);
     cluster.host("h1").ssh("test ! -e /etc/kubernetes/pki/ca.key && test ! -e /etc/kubernetes/pki/signer.crt")?;
-    let files = days(&cluster)?;
-    assert_eq!(files.len(), 8, "all but bastide's own, which is on no host: {files:?}");
-    assert!(files.iter().all(|(_, days)| *days == 299), "{files:?}");
 
     // What only the authority could do is not begun.
     for arguments in [&["rotate-certs", "--yes"][..], &["rotate-certs", "--ca", "--yes"], &["kubeconfig"]] {
-        let refused = ends(&cluster, arguments, 1);
+        let refused = cluster.ends(arguments, 1);
         assert!(refused.stderr.contains("the kubernetes authority is an external one"), "{refused}");
     }
     cluster.assert_plans_nothing();
 
-    // A renewed set.
-    ends(&cluster, &["certs", "generate-csr"], 0);
-    sign(authorities.path(), &folder, "250")?;
-    let rotated = ends(&cluster, &["rotate-certs", "--yes", "--custom-certs"], 0);
-    println!("a renewed set: {:.1} s", rotated.took.as_secs_f64());
-    let files = days(&cluster)?;
-    assert_eq!(files.len(), 8, "{files:?}");
-    assert!(files.iter().all(|(_, days)| *days == 249), "{files:?}");
-    cluster.assert_plans_nothing();
-    ends(&cluster, &["status"], 0);
-    let again = ends(&cluster, &["rotate-certs", "--yes", "--custom-certs"], 0);
+    authorities.renew(&cluster, 8)?;
+    let again = cluster.ends(&["rotate-certs", "--yes", "--custom-certs"], 0);
     assert!(again.stderr.contains("Nothing to do"), "{again}");
     Ok(())
 }
@@ -145,42 +167,27 @@ fn an_external_authority_signs_and_signs_again() -> Result<()> {
 #[ignore = "six minutes; `cargo xtask soak --part external` runs it"]
 fn roles_apart_with_external_authorities_alone() -> Result<()> {
     let mut cluster = Cluster::roles_apart()?;
-    let authorities = authorities(&[KUBERNETES, ETCD, FRONT_PROXY])?;
-    let folder = cluster.folder().join("elsewhere");
-    let directory = folder.display().to_string();
+    let mut authorities = Authorities::new(&cluster, &[KUBERNETES, ETCD, FRONT_PROXY])?;
+    authorities.folder = cluster.folder().join("elsewhere");
+    authorities.elsewhere = vec!["--cert-dir".to_owned(), authorities.folder.display().to_string()];
     let all = ["--authority", "kubernetes", "--authority", "etcd", "--authority", "front-proxy"];
-    let generate = ["certs", "generate-csr", "--no-identity-backup", "--cert-dir", &directory];
-    ends(&cluster, &[&generate[..], &all].concat(), 0);
-    let signed = sign(authorities.path(), &folder, "300")?;
-    let custom = ["--custom-certs", "--cert-dir", &directory];
-    ends(&cluster, &[&["up", "--yes"][..], &custom].concat(), 0);
-    cluster.assert_plans_nothing();
-    ends(&cluster, &["status"], 0);
-    assert_eq!(days(&cluster)?.len(), signed - 2, "all but bastide's own and metrics-server's");
+    let on_hosts = authorities.bear(&cluster, &all)?;
 
     // A change and the way back, with the certificates of today.
     cluster.file.more = "services: {kube-api: {extra_args: {event-ttl: 2h}}}\n".to_owned();
     cluster.write()?;
-    ends(&cluster, &["up", "--yes"], 0);
-    ends(&cluster, &["rollback", "--yes"], 0);
+    cluster.ends(&["up", "--yes"], 0);
+    cluster.ends(&["rollback", "--yes"], 0);
     cluster.file.more.clear();
     cluster.write()?;
     cluster.assert_plans_nothing();
 
     // A renewed set, and the one before it again.
-    ends(&cluster, &["certs", "generate-csr", "--cert-dir", &directory], 0);
-    assert_eq!(sign(authorities.path(), &folder, "250")?, signed);
-    let rotated = ends(&cluster, &[&["rotate-certs", "--yes"][..], &custom].concat(), 0);
-    println!("a renewed set on three hosts: {:.1} s", rotated.took.as_secs_f64());
-    assert!(days(&cluster)?.iter().all(|(_, days)| *days == 249));
-    ends(&cluster, &["status"], 0);
-    let refused = ends(&cluster, &["rotate-certs", "--yes", "--service", "etcd"], 1);
+    authorities.renew(&cluster, on_hosts)?;
+    let refused = cluster.ends(&["rotate-certs", "--yes", "--service", "etcd"], 1);
     assert!(refused.stderr.contains("the etcd authority is an external one"), "{refused}");
-    ends(&cluster, &["rollback", "--yes"], 0);
-    assert!(days(&cluster)?.iter().all(|(_, days)| *days == 299));
-    ends(&cluster, &["status"], 0);
-    cluster.assert_plans_nothing();
-    Ok(())
+    cluster.ends(&["rollback", "--yes"], 0);
+    stands(&cluster, on_hosts, 299)
 }
 
 /// Three hosts with every role: one external authority for all of them, and a second set of leaves.
@@ -188,23 +195,9 @@ fn roles_apart_with_external_authorities_alone() -> Result<()> {
 #[ignore = "six minutes; `cargo xtask soak --part external` runs it"]
 fn three_control_planes_are_born_with_an_external_authority_and_renewed() -> Result<()> {
     let cluster = Cluster::three_all_roles()?;
-    let authorities = authorities(&[KUBERNETES])?;
-    let folder = cluster.folder().join("cluster_certs");
-    ends(&cluster, &["certs", "generate-csr", "--no-identity-backup"], 0);
-    let signed = sign(authorities.path(), &folder, "300")?;
-    ends(&cluster, &["up", "--yes", "--custom-certs"], 0);
-    cluster.assert_plans_nothing();
-    ends(&cluster, &["status"], 0);
-    assert_eq!(days(&cluster)?.len(), signed - 2, "all but bastide's own and metrics-server's");
-    ends(&cluster, &["certs", "generate-csr"], 0);
-    assert_eq!(sign(authorities.path(), &folder, "250")?, signed);
-    let rotated = ends(&cluster, &["rotate-certs", "--yes", "--custom-certs"], 0);
-    println!("a renewed set on three control planes: {:.1} s", rotated.took.as_secs_f64());
-    let files = days(&cluster)?;
-    assert!(files.len() == signed - 2 && files.iter().all(|(_, days)| *days == 249), "{files:?}");
-    cluster.assert_plans_nothing();
-    ends(&cluster, &["status"], 0);
-    Ok(())
+    let authorities = Authorities::new(&cluster, &[KUBERNETES])?;
+    let on_hosts = authorities.bear(&cluster, &[])?;
+    authorities.renew(&cluster, on_hosts)
 }
 
 /// Whether an API server knows whom the pair at `config` is for.
@@ -229,22 +222,22 @@ fn put_aside(cluster: &Cluster, to: &str) -> Result<()> {
 #[ignore = "nine minutes; `cargo xtask soak --part external` runs it"]
 fn a_running_cluster_changes_hands() -> Result<()> {
     let cluster = Cluster::one_host()?;
-    let authorities = authorities(&[KUBERNETES])?;
-    let folder = cluster.folder().join("cluster_certs");
+    let authorities = Authorities::new(&cluster, &[KUBERNETES])?;
+    let folder = &authorities.folder;
     let give = ["rotate-certs", "--ca", "--custom-certs", "--yes", "--restart-pods", "--leave-pods"];
-    ends(&cluster, &["up", "--yes", "--no-identity-backup"], 0);
+    cluster.ends(&["up", "--yes", "--no-identity-backup"], 0);
     put_aside(&cluster, "/root/own")?;
     assert!(opens(&cluster, "/root/own"));
 
-    let told = ends(&cluster, &["certs", "generate-csr"], 0);
+    let told = cluster.ends(&["certs", "generate-csr"], 0);
     assert!(told.stdout.contains("rotate-certs --ca --custom-certs"), "{told}");
-    sign(authorities.path(), &folder, "300")?;
+    authorities.sign("300")?;
     // Nothing is begun with a folder that is not whole, and everything is said at once.
-    let aside = |name: &str, to: &str| std::fs::rename(folder.join(name), folder.join(to));
+    let aside = |name: &str, to: &str| fs::rename(folder.join(name), folder.join(to));
     aside("kube-node-h1.pem", "node.aside")?;
     aside("kube-proxy-h1.pem", "proxy.aside")?;
-    std::fs::copy(folder.join("kube-scheduler-h1.pem"), folder.join("kube-proxy-h1.pem"))?;
-    let refused = ends(&cluster, &give, 1);
+    fs::copy(folder.join("kube-scheduler-h1.pem"), folder.join("kube-proxy-h1.pem"))?;
+    let refused = cluster.ends(&give, 1);
     for wanted in
         ["kube-node-h1.pem: is missing", "kube-proxy-h1.pem: CN: is", "kube-proxy-h1.pem: key: is another one"]
     {
@@ -254,36 +247,30 @@ fn a_running_cluster_changes_hands() -> Result<()> {
     aside("node.aside", "kube-node-h1.pem")?;
     aside("proxy.aside", "kube-proxy-h1.pem")?;
 
-    let given = ends(&cluster, &give, 0);
-    println!("given to an external authority: {:.1} s", given.took.as_secs_f64());
+    let given = cluster.ends(&give, 0);
     assert!(given.to_string().contains("gives its place to an external one"), "{given}");
-    cluster.assert_plans_nothing();
-    ends(&cluster, &["status"], 0);
-    let files = days(&cluster)?;
-    assert!(files.len() == 8 && files.iter().all(|(_, days)| *days == 299), "{files:?}");
+    stands(&cluster, 8, 299)?;
     cluster.host("h1").ssh("test ! -e /etc/kubernetes/pki/ca.key && test ! -e /etc/kubernetes/pki/signer.crt")?;
     assert!(!opens(&cluster, "/root/own"), "the authority of before is still believed");
     put_aside(&cluster, "/root/theirs")?;
     assert!(opens(&cluster, "/root/theirs"));
 
     // Back by the same legs, and there again by a second run.
-    let back = ends(&cluster, &["rollback", "--to", "1", "--yes"], 0);
-    println!("and back by its legs: {:.1} s", back.took.as_secs_f64());
+    cluster.ends(&["rollback", "--to", "1", "--yes"], 0);
     cluster.assert_plans_nothing();
     cluster.host("h1").ssh("test -e /etc/kubernetes/pki/ca.key && test -e /etc/kubernetes/pki/signer.crt")?;
     assert!(opens(&cluster, "/root/own") && !opens(&cluster, "/root/theirs"));
-    ends(&cluster, &give, 0);
+    cluster.ends(&give, 0);
     cluster.assert_plans_nothing();
 
     // Taken back for good: only where it is named.
-    let refused = ends(&cluster, &["rotate-certs", "--ca", "--yes"], 1);
+    let refused = cluster.ends(&["rotate-certs", "--ca", "--yes"], 1);
     assert!(refused.stderr.contains("--authority kubernetes"), "{refused}");
     let take = ["rotate-certs", "--ca", "--authority", "kubernetes", "--yes", "--restart-pods", "--leave-pods"];
-    let taken = ends(&cluster, &take, 0);
-    println!("taken back: {:.1} s", taken.took.as_secs_f64());
+    cluster.ends(&take, 0);
     cluster.assert_plans_nothing();
-    ends(&cluster, &["status"], 0);
+    cluster.ends(&["status"], 0);
     assert!(!opens(&cluster, "/root/own") && !opens(&cluster, "/root/theirs"));
-    ends(&cluster, &["rotate-certs", "--yes"], 0);
+    cluster.ends(&["rotate-certs", "--yes"], 0);
     Ok(())
 }

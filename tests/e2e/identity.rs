@@ -10,18 +10,9 @@ use anyhow::Result;
 use serde_json::Value;
 
 use crate::support::Cluster;
-use crate::support::Ended;
 
 const TAKE_OVER: [&str; 6] = ["state", "recover", "--without-identity", "--yes", "--cluster", "test"];
 const WORD: &str = "still-readable";
-
-#[track_caller]
-fn ends(cluster: &Cluster, arguments: &[&str], code: i32) -> Ended {
-    let ended = cluster.bastide(arguments).unwrap();
-    assert_eq!(ended.code, Some(code), "bastide {arguments:?}: {ended}");
-    println!("bastide {}: {:.1} s", arguments.join(" "), ended.took.as_secs_f64());
-    ended
-}
 
 fn state(cluster: &Cluster) -> PathBuf {
     cluster.folder().join("cluster.bastide")
@@ -45,7 +36,7 @@ struct Witnesses {
 
 impl Witnesses {
     fn call(cluster: &Cluster) -> Result<Self> {
-        cluster.kubectl(&["create", "secret", "generic", "witness", &format!("--from-literal=word={WORD}")])?;
+        cluster.create_secret("witness", WORD)?;
         let token = cluster.kubectl(&["create", "token", "default"])?.trim().to_owned();
         Ok(Self { token, authorities: authorities(cluster)? })
     }
@@ -64,7 +55,7 @@ impl Witnesses {
             assert_eq!(was[0], is[0], "the Kubernetes authority is another one");
             assert!(was[1] != is[1] && was[2] != is[2], "a lost authority is still believed: {was:?} {is:?}");
         }
-        ends(cluster, &["state", "check"], 0);
+        cluster.ends(&["state", "check"], 0);
         cluster.assert_plans_nothing();
         Ok(())
     }
@@ -72,15 +63,15 @@ impl Witnesses {
 
 /// Nothing is lost; then only the folder is; then both, and another cluster is meant.
 fn refused_where_something_opens(cluster: &Cluster) -> Result<()> {
-    let whole = ends(cluster, &TAKE_OVER, 1);
+    let whole = cluster.ends(&TAKE_OVER, 1);
     assert!(whole.stderr.contains("nothing is lost"), "{whole}");
     fs::remove_dir_all(state(cluster))?;
-    let folder = ends(cluster, &TAKE_OVER, 1);
+    let folder = cluster.ends(&TAKE_OVER, 1);
     let words = ["only the folder is lost", "state recover --host h1"];
     assert!(words.iter().all(|words| folder.stderr.contains(words)), "{folder}");
     assert!(!state(cluster).exists(), "a refused run made a folder");
     fs::remove_dir_all(identities(cluster))?;
-    ends(cluster, &["state", "recover", "--without-identity", "--yes", "--cluster", "other"], 1);
+    cluster.ends(&["state", "recover", "--without-identity", "--yes", "--cluster", "other"], 1);
     assert!(!state(cluster).exists() && !identities(cluster).exists(), "a refused run made something");
     Ok(())
 }
@@ -90,8 +81,8 @@ fn refused_where_something_opens(cluster: &Cluster) -> Result<()> {
 pub(crate) fn is_taken_over_only_when_nothing_opens(cluster: &Cluster) -> Result<()> {
     refused_where_something_opens(cluster)?;
     killed_when(cluster, Duration::ZERO, || begun(cluster, "accepted beside"))?;
-    ends(cluster, &["state", "check"], 0);
-    let seen: Value = serde_json::from_str(&ends(cluster, &["history", "--output", "json"], 0).stdout)?;
+    cluster.ends(&["state", "check"], 0);
+    let seen: Value = serde_json::from_str(&cluster.ends(&["history", "--output", "json"], 0).stdout)?;
     let all = seen["revisions"].as_array().context("no revisions")?;
     // The host lacked a key to sign its snapshots with for which the new identity vouches.
     let whys: Vec<_> = all.iter().rev().take(4).filter_map(|revision| revision["why"].as_str()).collect();
@@ -114,7 +105,7 @@ fn one_host_is_taken_over_without_state_and_identity() -> Result<()> {
     cluster.wait_pods_ready(Duration::from_mins(3))?;
     let witnesses = Witnesses::call(&cluster)?;
     refused_where_something_opens(&cluster)?;
-    let taken = ends(&cluster, &[&TAKE_OVER[..], &["--no-identity-backup"]].concat(), 0);
+    let taken = cluster.ends(&[&TAKE_OVER[..], &["--no-identity-backup"]].concat(), 0);
     assert!(
         taken.stderr.contains("replaced  the authorities whose keys are on no host (etcd, front-proxy)"),
         "{taken}"
@@ -124,14 +115,14 @@ fn one_host_is_taken_over_without_state_and_identity() -> Result<()> {
         "the keys were not read as they lie there: {taken}"
     );
     witnesses.hear(&cluster)?;
-    ends(&cluster, &TAKE_OVER, 0);
+    cluster.ends(&TAKE_OVER, 0);
     // Nothing can be issued from a lost authority: no way leads back over the leg since which another one issues.
     let number = newest(&cluster).and_then(|newest| newest["id"]["number"].as_u64()).context("no revision")?;
-    let back = ends(&cluster, &["rollback", "--to", &(number - 2).to_string(), "--yes"], 1);
+    let back = cluster.ends(&["rollback", "--to", &(number - 2).to_string(), "--yes"], 1);
     assert!(back.stderr.contains("authority-lost"), "{back}");
     // From now on it is a state like any other.
     fs::remove_dir_all(state(&cluster))?;
-    ends(&cluster, &["state", "recover", "--host", "h1"], 0);
+    cluster.ends(&["state", "recover", "--host", "h1"], 0);
     cluster.assert_plans_nothing();
     Ok(())
 }
@@ -178,7 +169,7 @@ fn three_hosts_are_taken_over_without_state_and_identity_by_runs_that_die() -> R
     fs::remove_dir_all(identities(&cluster))?;
     // A member that is away may not be missed: nothing is issued for it.
     cluster.host("h3").shut_down()?;
-    let away = ends(&cluster, &TAKE_OVER, 1);
+    let away = cluster.ends(&TAKE_OVER, 1);
     assert!(away.stderr.contains("h3: does not answer"), "{away}");
     cluster.host("h3").power_on()?;
     cluster.host("h3").wait()?;
@@ -190,13 +181,13 @@ fn three_hosts_are_taken_over_without_state_and_identity_by_runs_that_die() -> R
     for (words, later) in [("accepted beside", 4), ("issues", 6), ("accepted no more", 4)] {
         killed_when(&cluster, Duration::from_secs(later), || begun(&cluster, words)).context(words)?;
     }
-    ends(&cluster, &[&TAKE_OVER[..], &["--no-identity-backup"]].concat(), 0);
+    cluster.ends(&[&TAKE_OVER[..], &["--no-identity-backup"]].concat(), 0);
     cluster.wait_pods_ready(Duration::from_mins(3))?;
     witnesses.hear(&cluster)?;
     // Every member has a copy that the new identity opens.
     for host in ["h1", "h2", "h3"] {
         fs::remove_dir_all(state(&cluster))?;
-        ends(&cluster, &["state", "recover", "--host", host], 0);
+        cluster.ends(&["state", "recover", "--host", host], 0);
         cluster.assert_plans_nothing();
     }
     Ok(())

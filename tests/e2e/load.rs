@@ -206,11 +206,7 @@ fn operations_under_a_steady_load() -> Result<()> {
     cluster.up();
     cluster.wait_nodes_ready(PATIENCE)?;
     network::runs_a_web_server_on_each(&cluster)?;
-    let many: String = (0..SECRETS)
-        .map(|n| format!("---\napiVersion: v1\nkind: Secret\nmetadata: {{name: s{n}, namespace: default}}\nstringData: {{a: value-{n}}}\n"))
-        .collect();
-    let file = cluster.add_file("secrets.yml", &many)?;
-    cluster.kubectl(&["create", "-f", &file.display().to_string()])?;
+    cluster.create_secrets(SECRETS)?;
     cluster.wait_pods_ready(PATIENCE)?;
 
     let mut record = Record::open()?;
@@ -227,6 +223,5 @@ fn operations_under_a_steady_load() -> Result<()> {
         let place = Place { kind: operation.what.to_owned(), host: "under load".to_owned() };
         record.case(&place, &operation.arguments.join(" "), || under_load(&cluster, operation))?;
     }
-    _ = fs::remove_file(file);
     record.end()
 }

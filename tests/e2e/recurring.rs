@@ -25,7 +25,7 @@ const HOUR: Duration = Duration::from_hours(1);
 /// The sample that runs on a cluster which another test made, and leaves nothing of its own there.
 pub(crate) fn hosts_take_snapshots_by_themselves(cluster: &Cluster) -> Result<()> {
     let host = cluster.host("h1");
-    cluster.kubectl(&["create", "secret", "generic", "early", &format!("--from-literal=word={NEEDLE}")])?;
+    cluster.create_secret("early", NEEDLE)?;
     assert_eq!(host.ssh(&format!("systemctl is-active {TIMER}; systemctl is-enabled {TIMER}"))?, "active\nenabled\n");
     cluster.assert_plans_nothing();
     let modes = host.ssh("stat -c '%a %U %n' /etc/bastide /etc/bastide/*")?;

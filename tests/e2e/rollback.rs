@@ -4,20 +4,11 @@ use anyhow::Result;
 use serde_json::Value;
 
 use crate::support::Cluster;
-use crate::support::Ended;
 
 const MANIFEST: &str = "/etc/kubernetes/manifests/kube-apiserver.yaml";
 
-/// The program must end with `code`.
-#[track_caller]
-fn ends(cluster: &Cluster, arguments: &[&str], code: i32) -> Ended {
-    let ended = cluster.bastide(arguments).unwrap();
-    assert_eq!(ended.code, Some(code), "bastide {arguments:?}: {ended}");
-    ended
-}
-
 fn history(cluster: &Cluster) -> Result<Vec<Value>> {
-    let shown: Value = serde_json::from_str(&ends(cluster, &["history", "--output", "json"], 0).stdout)?;
+    let shown: Value = serde_json::from_str(&cluster.ends(&["history", "--output", "json"], 0).stdout)?;
     Ok(shown["revisions"].as_array().cloned().unwrap_or_default())
 }
 
@@ -44,20 +35,19 @@ fn changes_go_back_by_hand_and_by_themselves_and_certificates_are_renewed() -> R
 fn there_and_back(cluster: &mut Cluster, first: &str) -> Result<()> {
     api_server_flags(cluster, "event-ttl: 2h")?;
     cluster.up();
-    let diff = ends(cluster, &["diff"], 2);
+    let diff = cluster.ends(&["diff"], 2);
     assert!(diff.stdout.contains("--event-ttl: 2h"), "{diff}");
-    ends(cluster, &["diff", "--live"], 0);
+    cluster.ends(&["diff", "--live"], 0);
     cluster.host("h1").ssh("echo '# edited' >> /etc/kubernetes/audit/policy.yaml")?;
-    let drift = ends(cluster, &["diff", "--live"], 2);
+    let drift = cluster.ends(&["diff", "--live"], 2);
     assert!(
         drift.stdout.contains("/etc/kubernetes/audit/policy.yaml") && drift.stdout.contains("+# edited"),
         "{drift}"
     );
 
-    let back = ends(cluster, &["rollback", "--yes"], 0);
-    println!("rollback of a flag on one host: {:.1} s", back.took.as_secs_f64());
+    cluster.ends(&["rollback", "--yes"], 0);
     assert_eq!(cluster.host("h1").ssh(&format!("cat {MANIFEST}"))?, first, "the manifest is not the one of then");
-    ends(cluster, &["diff", "--live"], 0);
+    cluster.ends(&["diff", "--live"], 0);
     let past = history(cluster)?;
     assert_eq!(past.len(), 3);
     assert_eq!(past[2]["returns_to"]["number"], 1, "{past:?}");
@@ -65,7 +55,7 @@ fn there_and_back(cluster: &mut Cluster, first: &str) -> Result<()> {
     // cluster.yml is ahead, and said to be.
     let status = cluster.bastide(&["status"])?;
     assert!(status.stdout.contains("ahead of it"), "{status}");
-    let ahead = ends(cluster, &["plan"], 2);
+    let ahead = cluster.ends(&["plan"], 2);
     assert!(ahead.stdout.contains("took the cluster back to 1"), "{ahead}");
     cluster.file.more.clear();
     cluster.write()?;
@@ -78,8 +68,7 @@ fn ill(cluster: &mut Cluster, first: &str) -> Result<()> {
     // The component that never becomes well is waited for this long. What comes back then must be well as soon.
     "  deadlines: {health: 90s}\n".clone_into(&mut cluster.file.more_options);
     api_server_flags(cluster, "event-ttl: soon")?;
-    let taken_back = ends(cluster, &["up", "--yes"], 7);
-    println!("a bad flag, and back by itself: {:.1} s", taken_back.took.as_secs_f64());
+    let taken_back = cluster.ends(&["up", "--yes"], 7);
     assert!(taken_back.stderr.contains("event-ttl"), "the API server's own words are not shown: {taken_back}");
     assert_eq!(cluster.host("h1").ssh(&format!("cat {MANIFEST}"))?, first);
     cluster.kubectl(&["get", "--raw", "/readyz"])?;
@@ -92,7 +81,7 @@ fn ill(cluster: &mut Cluster, first: &str) -> Result<()> {
 
 /// Every leaf is another one afterwards, on disk and on the wire, and no static pod's container was restarted.
 fn renewed(cluster: &Cluster) -> Result<()> {
-    ends(cluster, &["certs", "check"], 0);
+    cluster.ends(&["certs", "check"], 0);
     let serials = "for f in /etc/kubernetes/pki/*.crt /etc/kubernetes/pki/*/client.pem /etc/etcd/pki/*.crt /var/lib/kubelet/pki/kubelet-client-current.pem; do \
                    echo $f $(sed -n '/BEGIN CERT/,/END CERT/p' $f | sha256sum); done";
     let before = cluster.host("h1").ssh(serials)?;
@@ -101,8 +90,7 @@ fn renewed(cluster: &Cluster) -> Result<()> {
                       /opt/bastide/crictl-*/crictl ps -q --name \"^$name$\"; done";
     let started = cluster.host("h1").ssh(containers)?;
     assert_eq!(started.lines().count(), 5, "{started}");
-    let rotated = ends(cluster, &["rotate-certs", "--yes"], 0);
-    println!("rotate-certs on one host: {:.1} s", rotated.took.as_secs_f64());
+    cluster.ends(&["rotate-certs", "--yes"], 0);
     let after = cluster.host("h1").ssh(serials)?;
     for (old, new) in before.lines().zip(after.lines()) {
         let authority = ["/ca.crt", "ca.crt ", "/signer.crt"].iter().any(|name| old.contains(name));

@@ -77,7 +77,7 @@ fn state(cluster: &Cluster, arguments: &[&str], code: i32) -> Result<()> {
 
 fn snapshots_are_believed_only_as_they_were_taken(cluster: &Cluster) -> Result<()> {
     let host = cluster.host("h1");
-    cluster.kubectl(&["create", "secret", "generic", "kept", &format!("--from-literal=word={NEEDLE}")])?;
+    cluster.create_secret("kept", NEEDLE)?;
 
     // Taken: on the host and here, sealed, nothing left beside it.
     let (first, took) = save(cluster, &["--name", "first", "--local", "here"])?;

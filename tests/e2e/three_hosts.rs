@@ -110,8 +110,8 @@ fn kube_bench_finds_no_failure(cluster: &Cluster) -> Result<()> {
 
 fn secrets_are_unreadable_in_etcd(cluster: &Cluster) -> Result<()> {
     const MARK: &str = "unreadable-in-etcd-4711";
-    cluster.kubectl(&["create", "secret", "generic", "mark", &format!("--from-literal=password={MARK}")])?;
-    ensure!(cluster.kubectl(&["get", "secret", "mark", "-o", "jsonpath={.data.password}"])?.len() > 10);
+    cluster.create_secret("mark", MARK)?;
+    ensure!(cluster.kubectl(&["get", "secret", "mark", "-o", "jsonpath={.data.word}"])?.len() > 10);
     for host in cluster.hosts() {
         // The name is there, so the search would have found the value.
         host.until("grep -rqa /registry/secrets/default/mark /var/lib/etcd", MINUTE)?;

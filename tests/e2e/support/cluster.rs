@@ -133,19 +133,25 @@ impl Cluster {
         })
     }
 
+    /// Runs the program, which must end with `code`.
+    #[track_caller]
+    pub(crate) fn ends(&self, arguments: &[&str], code: i32) -> Ended {
+        let ended = self.bastide(arguments).unwrap();
+        assert_eq!(ended.code, Some(code), "bastide {arguments:?}: {ended}");
+        println!("bastide {}: {:.1} s", arguments.join(" "), ended.took.as_secs_f64());
+        ended
+    }
+
     /// `bastide up`, which must succeed.
     #[track_caller]
     pub(crate) fn up(&self) -> Ended {
-        let ended = self.bastide(&["up", "--yes", "--no-identity-backup"]).unwrap();
-        assert_eq!(ended.code, Some(0), "bastide up: {ended}");
-        ended
+        self.ends(&["up", "--yes", "--no-identity-backup"], 0)
     }
 
     /// `bastide plan` must find nothing to do, which its exit code says: 0 nothing, 2 changes, 1 error.
     #[track_caller]
     pub(crate) fn assert_plans_nothing(&self) {
-        let ended = self.bastide(&["plan"]).unwrap();
-        assert_eq!(ended.code, Some(0), "bastide plan: {ended}");
+        self.ends(&["plan"], 0);
     }
 
     /// kubectl with the kubeconfig that `up` wrote; returns its standard output.
@@ -161,6 +167,23 @@ impl Cluster {
             String::from_utf8_lossy(&output.stderr)
         );
         Ok(text)
+    }
+
+    /// A Secret in the namespace `default` that holds this word.
+    pub(crate) fn create_secret(&self, name: &str, word: &str) -> Result<()> {
+        self.kubectl(&["create", "secret", "generic", name, &format!("--from-literal=word={word}")]).map(drop)
+    }
+
+    /// So many Secrets there, `s0` and on, by one call.
+    pub(crate) fn create_secrets(&self, count: usize) -> Result<()> {
+        let one = |n| {
+            format!(
+                "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: s{n}, namespace: default}}\nstringData: {{a: value-{n}}}\n"
+            )
+        };
+        let file = self.add_file("secrets.yml", &(0..count).map(one).collect::<String>())?;
+        self.kubectl(&["create", "-f", &file.display().to_string()])?;
+        Ok(fs::remove_file(file)?)
     }
 
     /// kubectl, to be given arguments and streams.
