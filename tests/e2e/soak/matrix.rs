@@ -5,20 +5,21 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Instant;
 
+use anyhow::Context as _;
 use anyhow::Result;
-use anyhow::anyhow;
 use anyhow::bail;
 use anyhow::ensure;
 use bed::Host;
 use bed::Node;
 
+use super::journey::Journey;
+use super::journey::Then;
+use super::journey::Way;
+use super::journey::named;
 use super::record::Place;
 use super::record::Record;
 use crate::kills::UP;
 use crate::kills::draw;
-use crate::kills::journey;
-use crate::kills::journey::Leg;
-use crate::kills::journey::Strike;
 use crate::kills::points;
 use crate::kills::points::Point;
 use crate::kills::without_state;
@@ -67,10 +68,17 @@ pub(super) fn run(nodes: Vec<Node>, minor: Option<&str>, by: By) -> Result<()> {
     record.exist(all.len(), &note)?;
     let mut left: BTreeSet<Point> = all.iter().cloned().collect();
     if by == By::Journeys {
-        let journeys = journeys(&cluster, &mut record, &mut left)?;
+        let mut way = Way { cut: None, then: Then::GoesOn, left };
+        let journeys = journeys(&cluster, &mut record, &mut way)?;
+        let passed = if way.left.is_empty() || record.time_is_up() {
+            String::new()
+        } else {
+            format!("; no journey came by {}", named([&way]))
+        };
+        left = way.left;
         _ = write!(
             note,
-            "; {journeys} journeys, whose ends are cases too, left {} of them for runs of their own",
+            "; {journeys} journeys, whose ends are cases too, left {} of them for runs of their own{passed}",
             left.len()
         );
         record.exist(all.len() + journeys, &note)?;
@@ -90,59 +98,23 @@ fn place(cluster: &Cluster, point: &Point) -> Place {
 }
 
 /// Journeys until one comes by nothing that is left, and how many that were.
-fn journeys(cluster: &Cluster, record: &mut Record, left: &mut BTreeSet<Point>) -> Result<usize> {
+fn journeys(cluster: &Cluster, record: &mut Record, way: &mut Way) -> Result<usize> {
+    let case = |point: &Point| (place(cluster, point), point.to_string());
+    let journey = Journey { cluster, command: &UP, until: None, case: &case };
     let mut journeys = 0;
     loop {
-        let before = left.len();
-        if before == 0 || record.time_is_up() {
+        if way.left.is_empty() || record.time_is_up() {
             return Ok(journeys);
         }
         journeys += 1;
-        let start = Instant::now();
+        let (before, start) = (way.left.len(), Instant::now());
         bare(cluster)?;
-        let ended = journey(cluster, record, left);
-        let what = format!("journey {journeys}, killed at {} points", before - left.len());
+        let end = journey.travel(record, way, |up| finished(cluster, up.context("one strike is not all")?))?;
+        let what = format!("journey {journeys}, killed at {} points", before - way.left.len());
         let place = Place { kind: "a journey's end".to_owned(), host: String::new() };
-        record.ended(&place, &what, start.elapsed(), ended)?;
-        if left.len() == before {
+        record.ended(&place, &what, start.elapsed(), end.outcome)?;
+        if way.left.len() == before {
             return Ok(journeys);
-        }
-    }
-}
-
-/// Each kill is written down once the run after it has come to the next one, or to an end as promised.
-fn journey(cluster: &Cluster, record: &mut Record, left: &mut BTreeSet<Point>) -> Result<()> {
-    let mut last: Vec<Point> = Vec::new();
-    let mut start = Instant::now();
-    // Writes on the operator's disk are counted from the start of an undisturbed run, so they have their turn where one begins.
-    let mut first = true;
-    loop {
-        let call = left.iter().find(|point| first && matches!(point, Point::Call(..))).cloned();
-        let leg = if record.time_is_up() {
-            cluster.bastide(&UP).map(Leg::Ended)
-        } else if let Some(call) = call {
-            left.remove(&call);
-            points::kill_at(cluster, &call).map(|()| Leg::Struck(vec![call]))
-        } else {
-            journey::leg(cluster, &UP, Strike::Kill, left)
-        };
-        first = false;
-        let (points, ended) = match leg {
-            Ok(Leg::Struck(points)) => (points, None),
-            Ok(Leg::Ended(ended)) => (Vec::new(), Some(finished(cluster, &ended))),
-            Err(error) => (Vec::new(), Some(Err(error))),
-        };
-        let took = start.elapsed();
-        start = Instant::now();
-        for point in std::mem::replace(&mut last, points) {
-            let outcome = match &ended {
-                Some(Err(error)) => Err(anyhow!("{error:#}")),
-                _ => Ok(()),
-            };
-            record.ended(&place(cluster, &point), &point.to_string(), took, outcome)?;
-        }
-        if let Some(ended) = ended {
-            return ended;
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The parts of `cargo xtask soak` that no other test has: too long for every day, hence ignored unless they are named.
 
 mod changes;
+mod journey;
 mod matrix;
 mod record;
+mod rest;
 mod snapshots;
 
 use std::time::Duration;

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
-use std::time::Instant;
 
 use anyhow::Context as _;
 use anyhow::Result;
@@ -18,13 +17,17 @@ use anyhow::ensure;
 use bed::Node;
 use serde_json::Value;
 
+use super::journey::End;
+use super::journey::Journey;
+use super::journey::Then;
+use super::journey::Turn;
+use super::journey::Way;
+use super::journey::in_rounds;
+use super::journey::named;
 use super::matrix::described;
 use super::record::Place;
 use super::record::Record;
 use super::record::caught;
-use crate::kills::journey;
-use crate::kills::journey::Leg;
-use crate::kills::journey::Strike;
 use crate::kills::points;
 use crate::kills::points::Point;
 use crate::kills::points::Points;
@@ -50,41 +53,6 @@ enum Verb {
     Restore,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum How {
-    Killed,
-    PowerCut,
-}
-
-/// The points that are left of one command for one kind of interruption and one way on.
-struct Way {
-    verb: Verb,
-    how: How,
-    /// Taken back by `--abort` after each, in the place of the same command.
-    back: bool,
-    /// Where the power is cut; the points lie all on it.
-    host: Option<String>,
-    left: BTreeSet<Point>,
-}
-
-impl Way {
-    fn kind(&self, point: &Point) -> String {
-        let verb = match self.verb {
-            Verb::Save => "save",
-            Verb::Restore => "restore",
-        };
-        let how = match self.how {
-            How::Killed => "killed",
-            How::PowerCut => "power cut",
-        };
-        format!("{verb}, {how}: {}", point.stratum().0)
-    }
-
-    fn strike(&self) -> Strike<'_> {
-        self.host.as_deref().map_or(Strike::Kill, Strike::PowerCut)
-    }
-}
-
 pub(super) fn run(nodes: Vec<Node>) -> Result<()> {
     let mut record = Record::open()?;
     let mut cluster = Cluster::of(nodes)?;
@@ -104,36 +72,31 @@ pub(super) fn run(nodes: Vec<Node>) -> Result<()> {
     is_as(&cluster, &before)?;
 
     let note = format!("save: {}; restore: {}", counted(&save), counted(&restore));
-    let mut ways: Vec<Way> = [ways(Verb::Save, &save), ways(Verb::Restore, &restore)].into_iter().flatten().collect();
-    let exist = ways.iter().map(|way| way.left.len()).sum();
+    let mut ways: Vec<(Verb, Way)> =
+        [ways(Verb::Save, &save), ways(Verb::Restore, &restore)].into_iter().flatten().collect();
+    let exist = ways.iter().map(|(_, way)| way.left.len()).sum();
     record.exist(exist, &note)?;
-    loop {
-        let mut met = 0;
-        for way in ways.iter_mut().filter(|way| !way.left.is_empty()) {
-            if record.time_is_up() {
-                return record.end();
-            }
-            let there = way.left.len();
-            match way.verb {
-                Verb::Save => saves(&cluster, &mut record, way)?,
-                Verb::Restore => restores(&cluster, &mut record, way, &before)?,
-            }
-            met += there - way.left.len();
+    in_rounds(&mut ways, |verb, way| {
+        if record.time_is_up() {
+            return Ok(Turn::TimeIsUp);
         }
-        if met == 0 {
-            break;
+        match verb {
+            Verb::Save => saves(&cluster, &mut record, way)?,
+            Verb::Restore => restores(&cluster, &mut record, way, &before)?,
         }
-    }
-    let passed: usize = ways.iter().map(|way| way.left.len()).sum();
-    if passed > 0 {
-        record.exist(exist, &format!("{note}; {passed} of the cases were not come by"))?;
+        Ok(Turn::Taken)
+    })?;
+    let passed: usize = ways.iter().map(|(_, way)| way.left.len()).sum();
+    if passed > 0 && !record.time_is_up() {
+        let names = named(ways.iter().map(|(_, way)| way));
+        record.exist(exist, &format!("{note}; {passed} of the cases were not come by: {names}"))?;
     }
     record.end()
 }
 
 /// Killed at each, and the power cut at each that is on a host; a restore goes on after each, and goes back after each.
-fn ways(verb: Verb, points: &Points) -> Vec<Way> {
-    let backs: &[bool] = if verb == Verb::Save { &[false] } else { &[false, true] };
+fn ways(verb: Verb, points: &Points) -> Vec<(Verb, Way)> {
+    let thens: &[Then] = if verb == Verb::Save { &[Then::Once] } else { &[Then::GoesOn, Then::Once] };
     let mut on_hosts: BTreeMap<&str, BTreeSet<Point>> = BTreeMap::new();
     for point in &points.inside {
         if let Point::Inside(_, host, ..) = point {
@@ -141,57 +104,35 @@ fn ways(verb: Verb, points: &Points) -> Vec<Way> {
         }
     }
     let mut ways = Vec::new();
-    for back in backs.iter().copied() {
-        let all = points.all().into_iter().collect();
-        ways.push(Way { verb, how: How::Killed, back, host: None, left: all });
+    for then in thens.iter().copied() {
+        ways.push((verb, Way { cut: None, then, left: points.all().into_iter().collect() }));
         for (host, left) in &on_hosts {
-            ways.push(Way { verb, how: How::PowerCut, back, host: Some((*host).to_owned()), left: left.clone() });
+            ways.push((verb, Way { cut: Some((*host).to_owned()), then, left: left.clone() }));
         }
     }
     ways
 }
 
-/// The next run of the command, with the host on again afterwards. Writes on the operator's disk are counted from the start of an
-/// undisturbed run, so they have their turn where one begins.
-fn leg(cluster: &Cluster, command: &[&str], way: &mut Way, first: bool) -> Result<Leg> {
-    let call = way.left.iter().find(|point| first && matches!(point, Point::Call(..))).cloned();
-    if let Some(call) = call {
-        way.left.remove(&call);
-        points::kill_of(cluster, command, &call)?;
-        return Ok(Leg::Struck(vec![call]));
+/// Where a point of this way belongs, and what is said of it.
+fn case<'a>(cluster: &'a Cluster, verb: Verb, way: &Way) -> impl Fn(&Point) -> (Place, String) + use<'a> {
+    let how = if way.cut.is_some() { "power cut" } else { "killed" };
+    let (name, then) = match (verb, way.then) {
+        (Verb::Save, _) => ("save", ""),
+        (Verb::Restore, Then::GoesOn) => ("restore", ""),
+        (Verb::Restore, Then::Once) => ("restore", ", then --abort"),
+    };
+    move |point| {
+        let (kind, host) = point.stratum();
+        let host = host.map(|host| described(cluster, host)).unwrap_or_default();
+        (Place { kind: format!("{name}, {how}: {kind}"), host }, format!("{point}{then}"))
     }
-    let mut left = std::mem::take(&mut way.left);
-    let leg = journey::leg(cluster, command, way.strike(), &mut left);
-    way.left = left;
-    if let Some(name) = way.host.as_deref().filter(|_| !matches!(leg, Ok(Leg::Ended(_)))) {
-        let host = cluster.host(name);
-        host.power_on()?;
-        host.wait()?;
-    }
-    leg
 }
 
-fn cases(
-    cluster: &Cluster,
-    record: &mut Record,
-    way: &Way,
-    points: &[Point],
-    start: Instant,
-    outcome: &Result<()>,
-) -> Result<()> {
-    for point in points {
-        let host = point.stratum().1.map(|host| described(cluster, host)).unwrap_or_default();
-        let what = format!("{point}{}", if way.back { ", then --abort" } else { "" });
-        let ended = outcome.as_ref().map_err(|error| anyhow!("{error:#}")).copied();
-        record.ended(&Place { kind: way.kind(point), host }, &what, start.elapsed(), ended)?;
-    }
-    // What went wrong without a point is a case as well.
-    if points.is_empty() && outcome.is_err() {
-        let ended = outcome.as_ref().map_err(|error| anyhow!("{error:#}")).copied();
-        let place = Place { kind: format!("{:?}: come by nothing", way.verb), host: String::new() };
-        record.ended(&place, "an undisturbed run", start.elapsed(), ended)?;
-    }
-    Ok(())
+/// What went wrong without a point is a case as well.
+fn undisturbed(record: &mut Record, verb: Verb, end: End<()>) -> Result<()> {
+    let (Some(took), Err(error)) = (end.alone, end.outcome) else { return Ok(()) };
+    let place = Place { kind: format!("{verb:?}: come by nothing"), host: String::new() };
+    record.ended(&place, "an undisturbed run", took, Err(error))
 }
 
 fn counted(points: &Points) -> String {
@@ -201,29 +142,31 @@ fn counted(points: &Points) -> String {
 
 /// Saves, each struck at something that is left and judged, until one comes by nothing.
 fn saves(cluster: &Cluster, record: &mut Record, way: &mut Way) -> Result<()> {
+    let case = case(cluster, Verb::Save, way);
+    let journey = Journey { cluster, command: &SAVE, until: None, case: &case };
+    let cut = way.cut.is_some();
     taken_away(cluster)?;
     loop {
-        let start = Instant::now();
         if record.time_is_up() || way.left.is_empty() {
             return Ok(());
         }
-        let (points, outcome) = match leg(cluster, &SAVE, way, true) {
-            Ok(Leg::Struck(points)) => (points, saved(cluster, way.how)),
-            Ok(Leg::Ended(ended)) => (Vec::new(), whole(cluster, &ended)),
-            Err(error) => (Vec::new(), Err(error)),
-        };
-        cases(cluster, record, way, &points, start, &outcome)?;
+        let end = journey.travel(record, way, |ended| match ended {
+            Some(ended) => whole(cluster, ended),
+            None => saved(cluster, cut),
+        })?;
+        let last = end.alone.is_some();
+        undisturbed(record, Verb::Save, end)?;
         // The next one begins without it, whatever became of this one.
         taken_away(cluster)?;
-        if points.is_empty() {
+        if last {
             return Ok(());
         }
     }
 }
 
 /// A save that was interrupted left nothing that is listed and not whole, and the next one of the same name works.
-fn saved(cluster: &Cluster, how: How) -> Result<()> {
-    if how == How::PowerCut {
+fn saved(cluster: &Cluster, cut: bool) -> Result<()> {
+    if cut {
         cluster.wait_nodes_ready(PATIENCE)?;
     }
     match listed(cluster)? {
@@ -249,36 +192,20 @@ fn restores(cluster: &Cluster, record: &mut Record, way: &mut Way, before: &str)
     write(cluster, "after")?;
     let after = written(cluster)?;
     ensure!(after != before, "nothing was written since the snapshot");
-    let mut last: Vec<Point> = Vec::new();
-    let mut start = Instant::now();
-    loop {
-        let first = last.is_empty();
-        let leg = if record.time_is_up() && !first {
-            cluster.bastide(&RESTORE).map(Leg::Ended)
-        } else {
-            leg(cluster, &RESTORE, way, first)
-        };
-        let outcome = match leg {
-            Ok(Leg::Struck(points)) if !way.back => {
-                cases(cluster, record, way, &std::mem::replace(&mut last, points), start, &Ok(()))?;
-                start = Instant::now();
-                continue;
-            }
-            Ok(Leg::Struck(points)) => {
-                last = points;
-                goes_back(cluster, before, &after)
-            }
-            Ok(Leg::Ended(ended)) if ended.code == Some(0) => same(cluster, before),
-            Ok(Leg::Ended(ended)) => Err(anyhow!("the same command again: {ended}")),
-            Err(error) => Err(error),
-        };
-        cases(cluster, record, way, &last, start, &outcome)?;
-        if outcome.is_err() {
-            // Whatever went wrong, the next one needs a cluster.
-            well(cluster, &RESTORE[5..]).context("no cluster is left for the other cases")?;
-        }
-        return Ok(());
+    let case = case(cluster, Verb::Restore, way);
+    let journey = Journey { cluster, command: &RESTORE, until: None, case: &case };
+    let end = journey.travel(record, way, |ended| match ended {
+        Some(ended) if ended.code == Some(0) => same(cluster, before),
+        Some(ended) => Err(anyhow!("the same command again: {ended}")),
+        None => goes_back(cluster, before, &after),
+    })?;
+    let failed = end.outcome.is_err();
+    undisturbed(record, Verb::Restore, end)?;
+    if failed {
+        // Whatever went wrong, the next one needs a cluster.
+        well(cluster, &RESTORE[5..]).context("no cluster is left for the other cases")?;
     }
+    Ok(())
 }
 
 fn goes_back(cluster: &Cluster, before: &str, after: &str) -> Result<()> {
