@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+mod files;
 mod order;
 mod properties;
 mod refusals;

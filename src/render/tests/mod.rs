@@ -5,6 +5,7 @@ mod benchmark;
 mod injection;
 mod members;
 mod patience;
+mod pods;
 mod programs;
 mod snapshots;
 pub(crate) mod support;

@@ -1,20 +1,22 @@
-//! An external authority: the real openssl signs what bastide asks for, and everything that is not as it has to be is refused.
+//! What becomes of a cluster whose authority is an external one: the real openssl signs what bastide asks for.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::process::Command;
 
+use super::external::Authority;
+use super::external::Folder;
+use super::external::asked;
+use super::external::born;
+use super::external::now;
+use super::external::two_hosts;
 use super::support::DAY;
 use super::support::node;
 use super::support::read;
-use crate::config::Cluster;
 use crate::config::KeyAlgorithm;
 use crate::model::Content;
 use crate::model::HostName;
 use crate::model::Role;
 use crate::secrets::AuthorityName;
-use crate::secrets::Brought;
 use crate::secrets::CustomFiles;
 use crate::secrets::LeafId;
 use crate::secrets::LeafName;
@@ -36,120 +38,6 @@ use crate::secrets::renew;
 use crate::secrets::requests;
 use crate::secrets::seal_form;
 use crate::secrets::unseal_form;
-
-/// openssl signs with the machine's clock.
-pub(super) fn now() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap();
-    i64::try_from(since.as_secs()).unwrap()
-}
-
-/// An authority in a folder of its own.
-pub(super) struct Authority(tempfile::TempDir);
-
-impl Authority {
-    pub(super) fn new(name: &str) -> Self {
-        let authority = Self(tempfile::tempdir().unwrap());
-        authority.openssl(
-            &["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "900"],
-            &["-keyout", "ca.key", "-out", "ca.pem", "-subj", &format!("/CN={name}")],
-        );
-        authority
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn openssl(&self, first: &[&str], second: &[&str]) {
-        let output = Command::new("openssl").args(first).args(second).current_dir(self.path()).output().unwrap();
-        assert!(output.status.success(), "openssl {first:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    pub(super) fn certificate(&self) -> Content {
-        Content::new(std::fs::read(self.path().join("ca.pem")).unwrap())
-    }
-
-    pub(super) fn key(&self) -> Content {
-        Content::new(std::fs::read(self.path().join("ca.key")).unwrap())
-    }
-
-    /// What it makes of a request; `more` are options of `openssl x509`.
-    pub(super) fn sign(&self, request: &str, more: &[&str]) -> Content {
-        std::fs::write(self.path().join("request"), request).unwrap();
-        let copies =
-            ["x509", "-req", "-in", "request", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out", "leaf"];
-        let days: &[&str] = if more.contains(&"-days") { &[] } else { &["-days", "300"] };
-        let extensions: &[&str] = if more.contains(&"-extfile") { &[] } else { &["-copy_extensions", "copyall"] };
-        self.openssl(&copies, &[days, extensions, more].concat());
-        Content::new(std::fs::read(self.path().join("leaf")).unwrap())
-    }
-
-    /// With other extensions than it was asked for.
-    pub(super) fn sign_as(&self, request: &str, extensions: &str, more: &[&str]) -> Content {
-        std::fs::write(self.path().join("extensions"), extensions).unwrap();
-        self.sign(request, &[more, &["-extfile", "extensions"]].concat())
-    }
-}
-
-/// Requests of `names`, and what `authority` made of them.
-pub(super) struct Folder {
-    pub(super) files: CustomFiles,
-    pub(super) requests: BTreeMap<String, String>,
-}
-
-pub(super) fn asked(cluster: &Cluster, previous: Option<&Secrets>, files: CustomFiles, seed: u64) -> Folder {
-    let names = [AuthorityName::Kubernetes].into();
-    let all = requests(cluster, previous, &names, &files, &mut SeededEntropy::new(seed)).unwrap();
-    let mut folder = Folder { files, requests: BTreeMap::new() };
-    for request in all {
-        folder.files.files.insert(request.file.clone(), Content::new(request.text.as_bytes()));
-        folder.files.keys.extend(request.key.map(|key| (request.stem.clone(), key)));
-        folder.requests.insert(request.stem, request.text);
-    }
-    folder
-}
-
-impl Folder {
-    pub(super) fn signed(mut self, authority: &Authority) -> Self {
-        self.files.files.insert("kube-ca.pem".to_owned(), authority.certificate());
-        for (stem, request) in &self.requests {
-            self.files.files.insert(format!("{stem}.pem"), authority.sign(request, &[]));
-        }
-        self
-    }
-
-    pub(super) fn put(&mut self, file: &str, content: Content) -> Content {
-        self.files.files.insert(file.to_owned(), content).unwrap_or_default()
-    }
-
-    fn brought(&self, cluster: &Cluster) -> Result<Brought, SecretsError> {
-        bring(cluster, None, &self.files, now(), &mut SeededEntropy::new(8))
-    }
-
-    /// Everything that is wrong, one line each.
-    fn misfits(&self, cluster: &Cluster) -> Vec<String> {
-        match self.brought(cluster) {
-            Err(SecretsError::Misfits(all)) => all.iter().map(ToString::to_string).collect(),
-            other => panic!("{other:?}"),
-        }
-    }
-}
-
-fn born(cluster: &Cluster, folder: &Folder) -> Secrets {
-    let brought = folder.brought(cluster).unwrap();
-    let (secrets, issued) = complete(cluster, Some(&brought.secrets), now(), &mut SeededEntropy::new(9)).unwrap();
-    assert!(issued.iter().all(|one| issuer(one.id.name) != AuthorityName::Kubernetes), "{issued:?}");
-    secrets
-}
-
-/// One host with all roles, and a worker behind a balancer.
-pub(super) fn two_hosts() -> Cluster {
-    read(
-        "{cluster_name: demo, kubernetes_version: v1.37.1, network: {plugin: none}, ingress: {provider: none}, nodes: [\
-         {address: 192.0.2.11, hostname_override: cp1, user: root, role: [controlplane, etcd, worker]}, \
-         {address: 192.0.2.21, hostname_override: w1, user: root, role: [worker]}]}",
-    )
-}
 
 #[test]
 fn what_openssl_signs_is_used_and_its_authority_s_key_is_nowhere() {
@@ -212,149 +100,6 @@ fn requests_stay_as_they_are_until_their_certificates_are_in_use() {
     let next = asked(&cluster, Some(&secrets), folder.files.clone(), 4);
     assert!(next.requests.iter().all(|(stem, text)| folder.requests[stem] != *text));
     assert!(next.files.keys.iter().all(|(stem, key)| folder.files.keys[stem] != *key));
-}
-
-#[test]
-fn each_wrong_file_is_refused_and_named() {
-    let (cluster, authority, other) = (two_hosts(), Authority::new("external"), Authority::new("external"));
-    let mut folder = asked(&cluster, None, CustomFiles::default(), 1).signed(&authority);
-    let ask = |folder: &Folder, stem: &str| folder.requests[stem].clone();
-    let client = "keyUsage=digitalSignature\nextendedKeyUsage=clientAuth\n";
-    let proxy = ask(&folder, "kube-proxy-w1");
-    let server = ask(&folder, "kube-kubelet-w1");
-    let mut check = |file: &str, content: Option<Content>, wanted: &[&str]| {
-        let good = match content {
-            Some(content) => folder.put(file, content),
-            None => folder.files.files.remove(file).unwrap(),
-        };
-        assert_eq!(folder.misfits(&cluster), wanted, "{file}");
-        folder.put(file, good);
-        folder.brought(&cluster).unwrap();
-    };
-    check("kube-proxy-w1.pem", None, &["kube-proxy-w1.pem: is missing; kube-proxy-w1-csr.pem is the request"]);
-    check("kube-proxy-w1.pem", Some(Content::new("-----BEGIN")), &["kube-proxy-w1.pem: holds no certificate"]);
-    check(
-        "kube-proxy-w1.pem",
-        Some(other.sign(&proxy, &[])),
-        &["kube-proxy-w1.pem: issuer: is not signed by the authority in kube-ca.pem"],
-    );
-    check(
-        "kube-proxy-w1.pem",
-        Some(authority.sign_as(&proxy, "keyUsage=digitalSignature\nextendedKeyUsage=serverAuth\n", &[])),
-        &["kube-proxy-w1.pem: extendedKeyUsage: lacks clientAuth"],
-    );
-    check(
-        "kube-proxy-w1.pem",
-        Some(authority.sign_as(&proxy, "", &[])),
-        &["kube-proxy-w1.pem: extendedKeyUsage: lacks clientAuth"],
-    );
-    check(
-        "kube-proxy-w1.pem",
-        Some(authority.sign_as(
-            &proxy,
-            "keyUsage=keyEncipherment\nextendedKeyUsage=clientAuth\nbasicConstraints=CA:TRUE\n",
-            &[],
-        )),
-        &[
-            "kube-proxy-w1.pem: basicConstraints: is an authority's (CA:TRUE)",
-            "kube-proxy-w1.pem: keyUsage: does not allow to sign (digitalSignature), which every handshake of TLS needs",
-        ],
-    );
-    check(
-        "kube-proxy-w1.pem",
-        Some(authority.sign_as(&proxy, client, &["-subj", "/CN=system:kube-proxy/O=system:masters"])),
-        &["kube-proxy-w1.pem: O: is \"system:masters\", and must be none"],
-    );
-    check(
-        "kube-node-w1.pem",
-        Some(authority.sign_as(
-            &ask(&folder_of(&cluster), "kube-node-w1"),
-            client,
-            &["-subj", "/CN=system:node/O=system:nodes"],
-        )),
-        &[
-            "kube-node-w1.pem: CN: is \"system:node\", and must be \"system:node:w1\"",
-            "kube-node-w1.pem: key: is another one than that of its request: neither the folder nor bastide has the one that belongs to it",
-        ],
-    );
-    check(
-        "kube-kubelet-w1.pem",
-        Some(authority.sign_as(
-            &server,
-            "keyUsage=digitalSignature\nextendedKeyUsage=serverAuth\nsubjectAltName=DNS:w1\n",
-            &[],
-        )),
-        &["kube-kubelet-w1.pem: subjectAltName: lacks 192.0.2.21"],
-    );
-    check(
-        "kube-proxy-w1.pem",
-        Some(authority.sign(&proxy, &["-sha1"])),
-        &["kube-proxy-w1.pem: signature: is made with MD5 or SHA-1, which nothing in Kubernetes believes"],
-    );
-    let two = [authority.sign(&proxy, &[]), authority.certificate()]
-        .map(|pem| String::from_utf8(pem.expose().to_vec()).unwrap())
-        .concat();
-    check(
-        "kube-proxy-w1.pem",
-        Some(Content::new(two)),
-        &["kube-proxy-w1.pem: holds 2 certificates, and must hold this one alone"],
-    );
-    // The folder's own key file, which is another one.
-    let stranger = folder_of(&cluster).files.keys["kube-proxy-w1"].clone();
-    folder.files.keys.remove("kube-proxy-w1");
-    folder.put("kube-proxy-w1-key.pem", stranger);
-    assert_eq!(
-        folder.misfits(&cluster),
-        [
-            "kube-proxy-w1.pem: key: is another one than that of its request: neither the folder nor bastide has the one that belongs to it"
-        ]
-    );
-}
-
-#[test]
-fn what_has_ended_and_authorities_that_are_none_are_refused() {
-    let (cluster, authority) = (two_hosts(), Authority::new("external"));
-    let mut folder = asked(&cluster, None, CustomFiles::default(), 1).signed(&authority);
-    let later =
-        bring(&cluster, None, &folder.files, now() + 301 * DAY, &mut SeededEntropy::new(8)).unwrap_err().to_string();
-    assert_eq!(later.lines().count(), folder.requests.len(), "{later}");
-    assert!(later.lines().all(|line| line.contains("validity: has ended at ")), "{later}");
-    let early = bring(&cluster, None, &folder.files, now() - DAY, &mut SeededEntropy::new(8)).unwrap_err().to_string();
-    assert!(early.contains("kube-ca.pem: validity: begins only at "), "{early}");
-
-    // One below a root.
-    let root = Authority::new("root");
-    let extensions = "basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign,digitalSignature\n";
-    let below = root.sign_as(&folder.requests["kube-proxy-w1"], extensions, &[]);
-    let own = folder.put("kube-ca.pem", below);
-    assert!(folder.misfits(&cluster).iter().any(|line| line.starts_with("kube-ca.pem: issuer: is no root")));
-    // No authority at all.
-    folder.put("kube-ca.pem", folder.files.files["kube-proxy-w1.pem"].clone());
-    assert!(folder.misfits(&cluster).iter().any(|line| line.starts_with("kube-ca.pem: basicConstraints: ")));
-    folder.files.files.remove("kube-ca.pem");
-    assert_eq!(folder.misfits(&cluster), ["kube-ca.pem: is missing: the certificate of the authority that signs"]);
-    // One for two.
-    folder.put("kube-ca.pem", own.clone());
-    folder.put("kube-apiserver-requestheader-ca.pem", own);
-    let twice = "kube-apiserver-requestheader-ca.pem: is the authority of kube-ca.pem too; each needs one of its own";
-    assert!(folder.misfits(&cluster).contains(&twice.to_owned()));
-    // Weak keys.
-    authority.openssl(
-        &["req", "-newkey", "rsa:1024", "-nodes"],
-        &["-keyout", "weak.key", "-out", "weak", "-subj", "/CN=system:kube-proxy"],
-    );
-    folder.files.files.remove("kube-apiserver-requestheader-ca.pem");
-    let request = std::fs::read_to_string(authority.path().join("weak")).unwrap();
-    folder.put("kube-proxy-w1.pem", authority.sign_as(&request, "extendedKeyUsage=clientAuth\n", &[]));
-    folder.put("kube-proxy-w1-key.pem", Content::new(std::fs::read(authority.path().join("weak.key")).unwrap()));
-    assert_eq!(
-        folder.misfits(&cluster),
-        [
-            "kube-proxy-w1.pem: key: is an RSA key of 1024 bits, and must have 2048 or more",
-            // Not even read, so that it is as good as none.
-            "kube-proxy-w1.pem: key: is another one than that of its request: neither the folder nor bastide has the one that belongs to it",
-        ]
-    );
 }
 
 #[test]
@@ -503,9 +248,4 @@ fn the_usages_of_the_rows_are_those_of_the_table() {
     for (id, template) in rows(&super::support::cluster(), &AuthorityName::ALL.into()) {
         assert_eq!(Usage::of(id.name), template.usage, "{}", id.describe());
     }
-}
-
-/// Requests with other keys.
-fn folder_of(cluster: &Cluster) -> Folder {
-    asked(cluster, None, CustomFiles::default(), 77)
 }

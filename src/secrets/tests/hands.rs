@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use super::custom::Authority;
-use super::custom::Folder;
-use super::custom::asked;
-use super::custom::now;
-use super::custom::two_hosts;
+use super::external::Authority;
+use super::external::Folder;
+use super::external::asked;
+use super::external::now;
+use super::external::two_hosts;
 use super::support::DAY;
 use crate::config::Cluster;
 use crate::model::Content;

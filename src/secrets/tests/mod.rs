@@ -6,6 +6,8 @@ mod complete;
 mod custom;
 mod documents;
 mod exchange;
+mod external;
 mod hands;
+mod misfits;
 mod servers;
 mod support;
