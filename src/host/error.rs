@@ -135,7 +135,7 @@ impl HostError {
     /// What happened, for whoever names the host already.
     pub fn without_host(&self) -> String {
         let words = self.to_string();
-        // Every message begins with the host, and no host's name has a colon before a space.
+        // Every message begins with the host, and no host's name has a colon.
         words.split_once(": ").map_or_else(|| words.clone(), |(_, what)| what.to_owned())
     }
 
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn every_message_begins_with_the_host_and_can_do_without() {
-        let host = || HostName::new("fd00::1").unwrap();
+        let host = || HostName::new("h1").unwrap();
         let text = || "x: y".to_owned();
         let (reason, doing, address, target) = (text, text, text, text);
         let holder = LockHolder { who: text(), command: text(), since: 1, run: text() };
@@ -176,7 +176,7 @@ mod tests {
             HostError::Unreadable { host: host(), reason: reason() },
         ];
         for error in all {
-            assert_eq!(error.to_string(), format!("fd00::1: {}", error.without_host()));
+            assert_eq!(error.to_string(), format!("h1: {}", error.without_host()));
         }
     }
 }

@@ -130,7 +130,7 @@ fn what_rke_encrypted_is_walked_to_a_key_of_bastide_s_own() -> Result<()> {
     cluster.write()?;
     let plan = cluster.ends(&["plan"], 2);
     assert!(plan.stdout.contains("leg by leg"), "{plan}");
-    let walked = cluster.ends(UP, 0);
+    cluster.ends(UP, 0);
     all_lie_under(&cluster, "secretbox")?;
     let seen = status(&cluster, 0)?;
     assert_eq!(seen["settled"], true);

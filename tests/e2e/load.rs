@@ -1,6 +1,5 @@
 //! Three control planes and two workers under a steady load: each operation and its way back, failures counted by kind.
 
-use std::fs;
 use std::io::Read as _;
 use std::process::Child;
 use std::process::Stdio;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::Action;
 use crate::model::Batch;
 use crate::model::ClusterId;
 use crate::model::RevisionId;

@@ -14,7 +14,6 @@ use crate::plan::testing::Sample;
 use crate::plan::testing::after;
 use crate::plan::testing::fresh;
 use crate::plan::testing::name;
-use crate::plan::testing::path;
 
 /// `title [width]: host(gates)…` for every stage.
 pub(super) fn shape(plan: &Plan) -> Vec<String> {

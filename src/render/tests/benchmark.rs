@@ -6,9 +6,8 @@ use crate::model::Access;
 use crate::model::RemotePath;
 use crate::render::Rendered;
 use crate::render::tests::support;
-use crate::secrets;
 
-fn access(rendered: &Rendered, host: &str, path: &str) -> Access {
+pub(super) fn access(rendered: &Rendered, host: &str, path: &str) -> Access {
     let path = RemotePath::new(path).unwrap();
     let target = rendered.host(host);
     let folder = target.directories.iter().find(|folder| folder.path == path).map(|folder| folder.access);

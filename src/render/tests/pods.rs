@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::config::KeyAlgorithm;
 use crate::model::Access;
+use crate::render::tests::benchmark::access;
 use crate::render::tests::support;
 use crate::secrets;
 use crate::secrets::AuthorityName;

@@ -11,7 +11,6 @@ use super::external::now;
 use super::external::two_hosts;
 use super::support::DAY;
 use super::support::node;
-use super::support::read;
 use crate::config::KeyAlgorithm;
 use crate::model::Content;
 use crate::model::HostName;
@@ -35,7 +34,6 @@ use crate::secrets::leaf::Usage;
 use crate::secrets::leaf::rows;
 use crate::secrets::operator_leaf;
 use crate::secrets::renew;
-use crate::secrets::requests;
 use crate::secrets::seal_form;
 use crate::secrets::unseal_form;
 
@@ -142,7 +140,7 @@ fn files_as_rke_has_them_do() {
 fn an_authority_with_its_key_is_the_cluster_s_own() {
     let (cluster, authority) = (two_hosts(), Authority::new("brought"));
     let mut folder = Folder { files: CustomFiles::default(), requests: BTreeMap::new() }.signed(&authority);
-    folder.put("kube-ca-key.pem", Content::new(std::fs::read(authority.path().join("ca.key")).unwrap()));
+    folder.put("kube-ca-key.pem", authority.key());
     let brought = folder.brought(&cluster).unwrap();
     assert!(brought.secrets.external().is_empty());
     let (secrets, issued) = complete(&cluster, Some(&brought.secrets), now(), &mut SeededEntropy::new(9)).unwrap();

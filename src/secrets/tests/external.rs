@@ -37,11 +37,11 @@ impl Authority {
         authority
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.0.path()
     }
 
-    fn openssl(&self, first: &[&str], second: &[&str]) {
+    pub(super) fn openssl(&self, first: &[&str], second: &[&str]) {
         let output = Command::new("openssl").args(first).args(second).current_dir(self.path()).output().unwrap();
         assert!(output.status.success(), "openssl {first:?}: {}", String::from_utf8_lossy(&output.stderr));
     }

@@ -6,14 +6,11 @@ use super::external::asked;
 use super::external::now;
 use super::external::two_hosts;
 use super::support::DAY;
-use super::support::node;
-use super::support::read;
+use crate::config::Cluster;
 use crate::model::Content;
 use crate::secrets::CustomFiles;
 use crate::secrets::SeededEntropy;
 use crate::secrets::bring;
-use crate::secrets::issuer;
-use crate::secrets::requests;
 
 #[test]
 fn each_wrong_file_is_refused_and_named() {
