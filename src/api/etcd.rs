@@ -90,14 +90,18 @@ pub struct Alarm {
     pub name: String,
 }
 
-impl<H: Dial> Etcd<'_, H> {
-    /// How the member is.
-    pub async fn status(&self) -> Result<EtcdStatus, ProbeError> {
-        let answer = self.ask("/v3/maintenance/status", &json!({})).await?;
+impl EtcdStatus {
+    /// Whether this member is the one that all others follow.
+    pub fn leads(&self) -> bool {
+        self.leader == self.id
+    }
+
+    fn read(answer: &Value) -> Self {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        Ok(EtcdStatus {
+        Self {
             id: text(&answer["header"]["member_id"]),
             version: text(&answer["version"]),
+            // Without a leader it is 0, which the gateway leaves out.
             leader: answer["leader"].as_str().unwrap_or("0").to_owned(),
             learner: answer["isLearner"] == true,
             revision: number(&answer["header"]["revision"]),
@@ -107,7 +111,14 @@ impl<H: Dial> Etcd<'_, H> {
             size: number(&answer["dbSize"]),
             in_use: number(&answer["dbSizeInUse"]),
             errors: answer["errors"].as_array().into_iter().flatten().map(text).collect(),
-        })
+        }
+    }
+}
+
+impl<H: Dial> Etcd<'_, H> {
+    /// How the member is.
+    pub async fn status(&self) -> Result<EtcdStatus, ProbeError> {
+        Ok(EtcdStatus::read(&self.ask("/v3/maintenance/status", &json!({})).await?))
     }
 
     /// The newest revision, and how many keys there are at it. Goes through the leader, so it needs quorum.
@@ -303,8 +314,19 @@ fn blob(message: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use serde_json::json;
+
+    use super::EtcdStatus;
     use super::Messages;
     use super::blob;
+
+    #[test]
+    fn a_member_leads_where_it_names_itself() {
+        let header = json!({ "cluster_id": "1", "member_id": "17", "revision": "4" });
+        assert!(EtcdStatus::read(&json!({ "header": header, "leader": "17" })).leads());
+        assert!(!EtcdStatus::read(&json!({ "header": header, "leader": "18" })).leads());
+        assert!(!EtcdStatus::read(&json!({ "header": header })).leads());
+    }
 
     #[test]
     fn messages_come_whole_however_they_are_cut() {

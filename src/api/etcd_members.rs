@@ -4,12 +4,23 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::api::etcd::Etcd;
-use crate::api::probe::EtcdMember;
 use crate::api::probe::ProbeError;
-use crate::api::probe::members_of;
 use crate::host::Dial;
 
 const LIST: &str = "/v3/cluster/member/list";
+
+/// One member of an etcd cluster, as the member that was asked sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdMember {
+    /// Its number, as etcd writes it in JSON: decimal.
+    pub id: String,
+    /// Empty until it has started for the first time.
+    pub name: String,
+    /// Where its peers reach it.
+    pub peer_urls: Vec<String>,
+    /// Whether it has no vote yet.
+    pub learner: bool,
+}
 
 /// One change of who belongs to it. etcd takes each through its log: wholly, or not at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +45,17 @@ pub enum MemberChange {
 impl<H: Dial> Etcd<'_, H> {
     /// Who belongs to the cluster. Goes through the leader, so it needs quorum, and no member that was taken out can answer it.
     pub async fn members(&self) -> Result<Vec<EtcdMember>, ProbeError> {
-        let answer = self.ask(LIST, &json!({ "linearizable": true })).await?;
-        members_of(&answer).ok_or_else(|| self.broken(LIST, "this is no list of members"))
+        self.list(true).await
+    }
+
+    /// Who belongs to the cluster as this member knows it, which is of use without quorum too.
+    pub async fn members_it_knows(&self) -> Result<Vec<EtcdMember>, ProbeError> {
+        self.list(false).await
+    }
+
+    async fn list(&self, linearizable: bool) -> Result<Vec<EtcdMember>, ProbeError> {
+        let answer = self.ask(LIST, &json!({ "linearizable": linearizable })).await?;
+        listed(&answer).ok_or_else(|| self.broken(LIST, "this is no list of members"))
     }
 
     /// Makes a change. After an error it may have been made all the same.
@@ -43,6 +63,17 @@ impl<H: Dial> Etcd<'_, H> {
         let (path, body) = request(change);
         self.ask(path, &body).await.map(drop)
     }
+}
+
+fn listed(answer: &Value) -> Option<Vec<EtcdMember>> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let members = answer["members"].as_array()?.iter().map(|member| EtcdMember {
+        id: text(&member["ID"]),
+        name: text(&member["name"]),
+        peer_urls: member["peerURLs"].as_array().into_iter().flatten().map(text).collect(),
+        learner: member["isLearner"] == true,
+    });
+    Some(members.collect())
 }
 
 fn request(change: &MemberChange) -> (&'static str, Value) {

@@ -35,6 +35,7 @@ pub use encryption::loaded_encryption;
 pub use encryption::plugins;
 pub use error::ApiError;
 pub use etcd_keys::Claim;
+pub use etcd_members::EtcdMember;
 pub use etcd_members::MemberChange;
 pub use pods::CallingPod;
 pub use presented::presented;

@@ -68,19 +68,6 @@ pub enum Health {
     Unwell(String),
 }
 
-/// One member of an etcd cluster, as the member that was asked sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EtcdMember {
-    /// Its number, as etcd writes it in JSON: decimal.
-    pub id: String,
-    /// Empty until it has started for the first time.
-    pub name: String,
-    /// Where its peers reach it.
-    pub peer_urls: Vec<String>,
-    /// Whether it has no vote yet.
-    pub learner: bool,
-}
-
 /// An HTTP answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -152,65 +139,6 @@ pub async fn etcd<H: Host>(host: &H, deadline: Duration) -> Result<Health, Probe
     }
     let reason = report["reason"].as_str().filter(|reason| !reason.is_empty());
     Ok(Health::Unwell(reason.unwrap_or(answer.body.trim()).to_owned()))
-}
-
-/// The member list, as the member at `address` knows it. `credentials` are of etcd's own authority.
-pub async fn etcd_members<H: Host>(
-    host: &H,
-    address: IpAddr,
-    credentials: &Credentials,
-    deadline: Duration,
-) -> Result<Vec<EtcdMember>, ProbeError> {
-    let tls = Tls::verified(credentials)?;
-    let stream = host.dial(&address.to_string(), 2379).await?;
-    let path = "/v3/cluster/member/list";
-    // The list is linearizable by default, which needs quorum; without one the member's own view is still of use.
-    let answer = https_post(stream, address, 2379, &tls, path, r#"{"linearizable":false}"#, deadline).await?;
-    members(&answer).ok_or_else(|| ProbeError::Broken {
-        url: url("https", address, 2379, path),
-        reason: format!("{} {}", answer.status, answer.body.trim()),
-    })
-}
-
-/// Whether the member at `address` leads.
-pub async fn etcd_leads<H: Host>(
-    host: &H,
-    address: IpAddr,
-    credentials: &Credentials,
-    deadline: Duration,
-) -> Result<bool, ProbeError> {
-    let tls = Tls::verified(credentials)?;
-    let stream = host.dial(&address.to_string(), 2379).await?;
-    let path = "/v3/maintenance/status";
-    let answer = https_post(stream, address, 2379, &tls, path, "{}", deadline).await?;
-    leads(&answer).ok_or_else(|| ProbeError::Broken {
-        url: url("https", address, 2379, path),
-        reason: format!("{} {}", answer.status, answer.body.trim()),
-    })
-}
-
-/// A member without a leader says 0, which the gateway leaves out.
-fn leads(answer: &Answer) -> Option<bool> {
-    let status: Value = serde_json::from_str(&answer.body).ok()?;
-    let own = status["header"]["member_id"].as_str()?;
-    (answer.status == 200).then(|| status["leader"].as_str() == Some(own))
-}
-
-fn members(answer: &Answer) -> Option<Vec<EtcdMember>> {
-    let list = serde_json::from_str(&answer.body).ok()?;
-    members_of(&list).filter(|_| answer.status == 200)
-}
-
-/// The members in etcd's own list.
-pub(super) fn members_of(list: &Value) -> Option<Vec<EtcdMember>> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let members = list["members"].as_array()?.iter().map(|member| EtcdMember {
-        id: text(&member["ID"]),
-        name: text(&member["name"]),
-        peer_urls: member["peerURLs"].as_array().into_iter().flatten().map(text).collect(),
-        learner: member["isLearner"] == true,
-    });
-    Some(members.collect())
 }
 
 /// What the component at `address:port` says of itself at `path`; without `tls` in clear, for the loopback alone.
@@ -392,19 +320,6 @@ mod tests {
     use super::Answer;
     use super::Health;
     use super::health;
-    use super::leads;
-
-    #[test]
-    fn a_member_leads_where_it_names_itself() {
-        let says = |leader: &str| {
-            let body = format!(r#"{{"header":{{"cluster_id":"1","member_id":"17","revision":"4"}}{leader}}}"#);
-            leads(&Answer { status: 200, body })
-        };
-        assert_eq!(says(r#","leader":"17""#), Some(true));
-        assert_eq!(says(r#","leader":"18""#), Some(false));
-        assert_eq!(says(""), Some(false));
-        assert_eq!(leads(&Answer { status: 503, body: "no".to_owned() }), None);
-    }
 
     #[test]
     fn an_unwell_component_is_quoted_by_its_failed_checks() {

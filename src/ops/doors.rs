@@ -252,10 +252,13 @@ impl<H: Host> Doors<H> {
     /// The etcd members whose hosts answer.
     pub(super) fn etcd_members(&self) -> impl Iterator<Item = (&HostName, Etcd<'_, H>)> {
         let members = self.seats.iter().filter(|(_, seat)| seat.etcd);
-        members.filter_map(|(name, seat)| {
-            let (host, credentials) = (self.hosts.get(name)?, self.etcd.get(name)?);
-            Some((name, Etcd { host, address: seat.address, credentials, deadline: self.patience.question }))
-        })
+        members.filter_map(|(name, _)| Some((name, self.etcd(name)?)))
+    }
+
+    fn etcd(&self, name: &HostName) -> Option<Etcd<'_, H>> {
+        let (host, seat) = self.seat(name).ok()?;
+        let (address, credentials) = (seat.address, self.etcd.get(name)?);
+        Some(Etcd { host, address, credentials, deadline: self.patience.question })
     }
 
     /// Whether that controller manager is healthy.
@@ -275,12 +278,9 @@ impl<H: Host> Doors<H> {
 
     /// Whether that member is healthy and knows every member as started.
     pub(super) async fn etcd_member(&self, name: &HostName) -> Result<(), Trouble> {
-        let (host, seat) = self.seat(name)?;
-        told(probe::etcd(&**host, self.patience.question).await)?;
-        let credentials = self.etcd.get(name).ok_or_else(|| Trouble::silent("it has no health-check certificate"))?;
-        let members = probe::etcd_members(&**host, seat.address, credentials, self.patience.question)
-            .await
-            .map_err(Trouble::silent)?;
+        told(probe::etcd(&**self.seat(name)?.0, self.patience.question).await)?;
+        let etcd = self.etcd(name).ok_or_else(|| Trouble::silent("it has no health-check certificate"))?;
+        let members = etcd.members_it_knows().await.map_err(Trouble::silent)?;
         let expected = self.seats.iter().filter(|(name, seat)| seat.etcd && !self.away.contains(*name)).count();
         let started = members.iter().filter(|member| !member.name.is_empty() && !member.learner).count();
         if started == expected {
@@ -292,11 +292,9 @@ impl<H: Host> Doors<H> {
 
     /// The host of the etcd member that leads, where one of those that answer does.
     pub(super) async fn etcd_leader(&self) -> Option<HostName> {
-        let asked = self.seats.iter().filter(|(_, seat)| seat.etcd).map(|(name, seat)| async move {
-            let (host, credentials) = (self.hosts.get(name)?, self.etcd.get(name)?);
-            let leads = probe::etcd_leads(&**host, seat.address, credentials, self.patience.question).await;
-            (leads.ok()?).then(|| name.clone())
-        });
+        let asked = self
+            .etcd_members()
+            .map(|(name, etcd)| async move { etcd.status().await.ok()?.leads().then(|| name.clone()) });
         futures::future::join_all(asked).await.into_iter().flatten().next()
     }
 

@@ -142,7 +142,7 @@ async fn member(etcd: Option<Etcd<'_, RealHost>>) -> MemberStatus {
 
 fn shown(status: EtcdStatus, fsync_p99: Option<f64>) -> MemberStatus {
     MemberStatus {
-        leader: status.leader == status.id,
+        leader: status.leads(),
         id: hexadecimal(&status.id),
         version: status.version,
         learner: status.learner,

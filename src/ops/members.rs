@@ -7,6 +7,7 @@ use futures::future::join_all;
 use tokio::time::Instant;
 use tokio::time::sleep;
 
+use crate::api::EtcdMember;
 use crate::api::MemberChange;
 use crate::model::HostName;
 use crate::ops::OpsError;
@@ -41,7 +42,7 @@ impl Membership<'_> {
         for (name, etcd) in self.doors.etcd_members() {
             match etcd.members().await {
                 Ok(listed) => {
-                    let member = |member: &crate::api::probe::EtcdMember| Member {
+                    let member = |member: &EtcdMember| Member {
                         id: member.id.clone(),
                         host: self.host_of(&member.peer_urls),
                         started: !member.name.is_empty(),

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bastide::api::ApiError;
+use bastide::api::etcd::Etcd;
 use bastide::api::probe;
 use bastide::api::probe::Health;
 use bastide::api::probe::ProbeError;
@@ -102,7 +104,10 @@ async fn a_healthy_api_server_and_etcd_say_so() {
     let here = Here(host());
     assert_eq!(probe::api_server(&here, LOOPBACK, &server.credentials(), WAIT).await.unwrap(), Health::Ok);
     assert_eq!(probe::etcd(&here, WAIT).await.unwrap(), Health::Ok);
-    let members = probe::etcd_members(&here, LOOPBACK, &server.etcd_credentials(), WAIT).await.unwrap();
+    let (host, credentials) = (Arc::new(here), server.etcd_credentials());
+    let etcd = Etcd { host: &host, address: LOOPBACK, credentials: &credentials, deadline: WAIT };
+    assert!(etcd.status().await.unwrap().leads());
+    let members = etcd.members_it_knows().await.unwrap();
     let [member] = members.as_slice() else { panic!("{members:?}") };
     assert_eq!(member.name, "h1");
     assert!(!member.learner && member.peer_urls.len() == 1);
@@ -122,7 +127,8 @@ async fn nobody_at_the_port_and_a_foreign_authority_are_errors() {
     // etcd takes clients of its own authority alone.
     let own = server.credentials();
     let mixed = bastide::api::Credentials { authorities: server.etcd_credentials().authorities, ..own };
-    assert!(probe::etcd_members(&here, LOOPBACK, &mixed, WAIT).await.is_err());
+    let etcd = Etcd { host: &Arc::new(here), address: LOOPBACK, credentials: &mixed, deadline: WAIT };
+    assert!(etcd.members_it_knows().await.is_err());
 }
 
 #[tokio::test]

@@ -243,7 +243,7 @@ async fn choose(site: &Site, from: Option<&HostName>, talk: &dyn Talk) -> Result
                 for error in &status.errors {
                     talk.warn(&format!("{name}: etcd says: {error}"));
                 }
-                healthy.push((status.leader == status.id, u64::MAX - status.raft_applied, name.clone()));
+                healthy.push((status.leads(), u64::MAX - status.raft_applied, name.clone()));
             }
             Err(reason) => ill.push(format!("{name}: {reason}")),
         }
