@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::model::DesiredHost;
 use crate::model::HostName;
 use crate::model::LockHolder;
+use crate::model::Observed;
 use crate::model::Plan;
 use crate::model::Revision;
 use crate::model::RevisionState;
@@ -89,6 +90,15 @@ pub struct HostStatus {
     pub recurring_troubles: Vec<String>,
 }
 
+impl HostStatus {
+    fn is_well(&self) -> bool {
+        self.unreachable.is_none()
+            && self.drift.is_empty()
+            && self.recurring_troubles.is_empty()
+            && self.components.values().all(Option::is_none)
+    }
+}
+
 /// Asks every component itself, and compares every host with the last reached revision.
 pub async fn status(invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<Status, OpsError> {
     let now = prepare::now();
@@ -106,26 +116,10 @@ pub async fn status(invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<Sta
     notes.extend(restored::notes(&store.history(), &target.desired, &observed));
     let silent_api = observed.objects.is_none();
     let mut hosts = healths(&target.desired.hosts, &doors).await;
-    for (name, reason) in &observed.unreachable {
-        hosts.entry(name.clone()).or_default().unreachable = Some(reason.clone());
-    }
-    for (name, host) in &observed.hosts {
-        let entry = hosts.entry(name.clone()).or_default();
-        entry.lock.clone_from(&host.lock);
-        let node = observed.objects.as_ref().and_then(|objects| objects.nodes.get(name));
-        entry.kubelet = node.map(|node| node.kubelet.clone());
-    }
+    add_seen(&mut hosts, &observed);
     let certificates = ending(&target.secrets, now);
     if certificates.values().any(|left| *left <= 0) {
-        notes.push(
-            if target.secrets.external().is_empty() {
-                "certificates have ended: `bastide rotate-certs` issues them anew and brings back what waits for them"
-            } else {
-                "certificates have ended: an external authority has to sign new ones (`bastide certs generate-csr`), which \
-                 `bastide rotate-certs --custom-certs` brings to the hosts"
-            }
-            .to_owned(),
-        );
+        notes.push(way_on_after_the_end(&target.secrets).to_owned());
     }
     let mut objects = Vec::new();
     match plan {
@@ -155,25 +149,17 @@ pub async fn status(invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<Sta
         workloads = doors.system_workloads().await.err().map(|trouble| trouble.to_string());
     }
     let reached = newest.as_ref().is_some_and(|revision| revision.state == RevisionState::Reached);
-    let well = reached
-        && workloads.is_none()
-        && hosts.values().all(|host| {
-            host.unreachable.is_none()
-                && host.drift.is_empty()
-                && host.recurring_troubles.is_empty()
-                && host.components.values().all(Option::is_none)
-        });
+    let as_it_should_be = reached && workloads.is_none() && objects.is_empty() && notes.is_empty();
     let health = if silent_api {
         Overall::Unreachable
-    } else if well && objects.is_empty() && notes.is_empty() {
+    } else if as_it_should_be && hosts.values().all(HostStatus::is_well) {
         Overall::Healthy
     } else {
         Overall::Degraded
     };
-    let cluster = local.cluster.name;
     Ok(Status {
         schema: 1,
-        cluster,
+        cluster: local.cluster.name,
         health,
         revision: newest,
         hosts,
@@ -205,6 +191,29 @@ async fn healths(hosts: &BTreeMap<HostName, DesiredHost>, doors: &Doors<RealHost
         (name.clone(), HostStatus { components, ..HostStatus::default() })
     });
     join_all(asked).await.into_iter().collect()
+}
+
+/// What the hosts and the API server showed, beside the health of components.
+fn add_seen(hosts: &mut BTreeMap<HostName, HostStatus>, observed: &Observed) {
+    for (name, reason) in &observed.unreachable {
+        hosts.entry(name.clone()).or_default().unreachable = Some(reason.clone());
+    }
+    for (name, host) in &observed.hosts {
+        let entry = hosts.entry(name.clone()).or_default();
+        entry.lock.clone_from(&host.lock);
+        let node = observed.objects.as_ref().and_then(|objects| objects.nodes.get(name));
+        entry.kubelet = node.map(|node| node.kubelet.clone());
+    }
+}
+
+/// Whoever signs has to sign anew.
+fn way_on_after_the_end(secrets: &Secrets) -> &'static str {
+    if secrets.external().is_empty() {
+        "certificates have ended: `bastide rotate-certs` issues them anew and brings back what waits for them"
+    } else {
+        "certificates have ended: an external authority has to sign new ones (`bastide certs generate-csr`), which \
+         `bastide rotate-certs --custom-certs` brings to the hosts"
+    }
 }
 
 /// What a plan back to the reached revision would touch.
