@@ -6,15 +6,20 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 
+use crate::apply::Fleet;
 use crate::apply::Locks;
+use crate::config::Cluster;
 use crate::host::Host as _;
 use crate::model::HostName;
+use crate::model::LockHolder;
+use crate::model::Roles;
 use crate::model::Scope;
 use crate::ops::Invocation;
 use crate::ops::Local;
 use crate::ops::OpsError;
 use crate::ops::Talk;
 use crate::ops::access;
+use crate::ops::connect::RealHost;
 use crate::ops::kept::Kept;
 use crate::ops::lost;
 use crate::ops::prepare;
@@ -74,32 +79,7 @@ pub async fn remove(
         None => None,
     };
     if !ours.is_empty() {
-        let member = |name: &&HostName| {
-            local
-                .cluster
-                .nodes
-                .iter()
-                .any(|node| node.name == **name && (node.roles.control_plane() || node.roles.etcd()))
-        };
-        let (members, others): (BTreeSet<_>, BTreeSet<_>) = ours.iter().cloned().partition(|name| member(&name));
-        let locks = Locks::take(&fleet, &members, &others, &holder).await?;
-        talk.stage("Removing", &ours.iter().cloned().collect::<Vec<_>>());
-        // Workers first: a kubelet whose API server is gone would only fill its log.
-        for group in [others, members] {
-            let erasing = group.iter().filter_map(|name| {
-                let host = Arc::clone(fleet.get(name)?);
-                let run = &holder.run;
-                talk.doing(name, "removes what bastide put here");
-                Some(async move { host.erase(run, options.purge).await.map_err(|error| (name.clone(), error)) })
-            });
-            let (failed, errors): (BTreeSet<_>, Vec<_>) =
-                join_all(erasing).await.into_iter().filter_map(Result::err).unzip();
-            if !errors.is_empty() {
-                // A host that was cleaned has no lock any more: only the others can tell whether this run lost its own.
-                return Err(lost::explained(OpsError::Hosts(errors), &fleet, &failed, &holder.run).await);
-            }
-        }
-        drop(locks);
+        erase(&local.cluster, &fleet, &ours, &holder, options.purge, &**talk).await?;
     }
     if silent.is_empty()
         && let (Some(store), Some(lock)) = (kept.store.take(), folder_lock)
@@ -108,6 +88,38 @@ pub async fn remove(
         store::remove_private(&access::operator_file(&local.path))?;
     }
     Ok(silent)
+}
+
+/// Cleans these hosts under their locks.
+async fn erase(
+    cluster: &Cluster,
+    fleet: &Fleet<RealHost>,
+    ours: &BTreeSet<HostName>,
+    holder: &LockHolder,
+    purge: bool,
+    talk: &dyn Talk,
+) -> Result<(), OpsError> {
+    let decides = |roles: &Roles| roles.control_plane() || roles.etcd();
+    let member = |name: &HostName| cluster.nodes.iter().any(|node| node.name == *name && decides(&node.roles));
+    let (members, others): (BTreeSet<_>, BTreeSet<_>) = ours.iter().cloned().partition(member);
+    let locks = Locks::take(fleet, &members, &others, holder).await?;
+    talk.stage("Removing", &ours.iter().cloned().collect::<Vec<_>>());
+    // Workers first: a kubelet whose API server is gone would only fill its log.
+    for group in [others, members] {
+        let erasing = group.iter().filter_map(|name| {
+            let host = Arc::clone(fleet.get(name)?);
+            talk.doing(name, "removes what bastide put here");
+            Some(async move { host.erase(&holder.run, purge).await.map_err(|error| (name.clone(), error)) })
+        });
+        let (failed, errors): (BTreeSet<_>, Vec<_>) =
+            join_all(erasing).await.into_iter().filter_map(Result::err).unzip();
+        if !errors.is_empty() {
+            // A host that was cleaned has no lock any more: only the others can tell whether this run lost its own.
+            return Err(lost::explained(OpsError::Hosts(errors), fleet, &failed, &holder.run).await);
+        }
+    }
+    drop(locks);
+    Ok(())
 }
 
 /// The cluster's name, typed or given, is the yes.
