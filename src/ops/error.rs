@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use self::words::blocked_words;
 use self::words::holders;
 use self::words::list;
+use self::words::names;
 use crate::api::ApiError;
+use crate::api::probe::ProbeError;
 use crate::apply::LockError;
 use crate::apply::Report;
 use crate::bucket::BucketError;
@@ -106,10 +108,7 @@ pub enum OpsError {
         reasons: Vec<String>,
     },
     /// Hosts carry a cluster, and the state that made it is not here.
-    #[error(
-        "{} carry cluster {name}, and its state is not in {}",
-        hosts.iter().map(HostName::as_str).collect::<Vec<_>>().join(", "), folder.display()
-    )]
+    #[error("{} carry cluster {name}, and its state is not in {}", names(hosts), folder.display())]
     StateMissing {
         /// Which hosts.
         hosts: Vec<HostName>,
@@ -121,7 +120,7 @@ pub enum OpsError {
     /// Hosts know a revision that the state lacks.
     #[error(
         "{} know revision {revision} of this cluster, which the state in {} lacks: it is an older copy",
-        hosts.iter().map(HostName::as_str).collect::<Vec<_>>().join(", "), folder.display()
+        names(hosts), folder.display()
     )]
     StateOlder {
         /// Which hosts.
@@ -221,7 +220,7 @@ pub enum OpsError {
     #[error(
         "{}: certificates have ended that this would leave as they are, and no API server answers: what is renewed would wait in \
          vain for the rest, so only the whole can be revived; nothing was changed",
-        hosts.iter().map(HostName::as_str).collect::<Vec<_>>().join(", ")
+        names(hosts)
     )]
     AllEnded {
         /// Where.
@@ -260,7 +259,7 @@ pub enum OpsError {
         /// Its host.
         host: HostName,
         /// What came back.
-        source: Box<crate::api::probe::ProbeError>,
+        source: Box<ProbeError>,
     },
     /// The bucket that cluster.yml names.
     #[error(transparent)]
@@ -302,7 +301,7 @@ pub enum OpsError {
     /// Hosts that were away during a restore.
     #[error(
         "{}: what lies there of etcd's data is not the cluster's: etcd has gone on without since revision {revision}",
-        hosts.iter().map(HostName::as_str).collect::<Vec<_>>().join(", ")
+        names(hosts)
     )]
     DataBeforeRestore {
         /// Which.
@@ -347,10 +346,7 @@ pub enum OpsError {
         reasons: Vec<String>,
     },
     /// Hosts that a leg cannot do without.
-    #[error(
-        "{leg}: this needs {}, which do not answer or have missed the leg before",
-        hosts.iter().map(HostName::as_str).collect::<Vec<_>>().join(", ")
-    )]
+    #[error("{leg}: this needs {}, which do not answer or have missed the leg before", names(hosts))]
     HostsAway {
         /// What the leg does.
         leg: String,
@@ -387,6 +383,11 @@ impl From<ApiError> for OpsError {
 }
 
 impl OpsError {
+    /// What came back from the etcd member on `host`.
+    pub(super) fn etcd(host: &HostName) -> impl Fn(ProbeError) -> Self + Copy {
+        move |error| Self::Etcd { host: host.clone(), source: Box::new(error) }
+    }
+
     /// A file of the operator's and what the system said.
     pub fn local(path: &Path, source: std::io::Error) -> Self {
         Self::Local { path: path.to_owned(), source }

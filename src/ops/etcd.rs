@@ -215,7 +215,7 @@ pub async fn defragment(
         if cancel.is_cancelled() {
             return Err(OpsError::Impossible("interrupted between two members".to_owned()));
         }
-        let failed = |error| OpsError::Etcd { host: name.clone(), source: Box::new(error) };
+        let failed = OpsError::etcd(name);
         let gone = || OpsError::Impossible(format!("{name}: does not answer any more"));
         let etcd = Etcd { deadline: DEFRAGMENTING, ..site.etcd(name).ok_or_else(gone)? };
         talk.doing(name, "defragmenting etcd");
@@ -251,7 +251,7 @@ async fn await_health(site: &Site, name: &HostName) -> Result<(), OpsError> {
 /// Takes alarms for want of space back; every other alarm stays.
 async fn disarm(site: &Site, talk: &dyn Talk) -> Result<(), OpsError> {
     let Some((name, etcd)) = site.members().find_map(|name| Some((name, site.etcd(name)?))) else { return Ok(()) };
-    let failed = |error| OpsError::Etcd { host: name.clone(), source: Box::new(error) };
+    let failed = OpsError::etcd(name);
     for alarm in etcd.alarms().await.map_err(failed)? {
         if alarm.name != "NOSPACE" {
             talk.warn(&format!("alarm {} stays: {}", alarm.name, cause(&alarm.name)));

@@ -51,7 +51,7 @@ impl Membership<'_> {
                     };
                     return Ok(listed.iter().map(member).collect());
                 }
-                Err(error) => trouble = Some(OpsError::Etcd { host: name.clone(), source: Box::new(error) }),
+                Err(error) => trouble = Some(OpsError::etcd(name)(error)),
             }
         }
         Err(trouble.unwrap_or_else(|| OpsError::Impossible("no etcd member answers".to_owned())))
@@ -199,7 +199,7 @@ impl Membership<'_> {
             }
             match etcd.change_members(change).await {
                 Ok(()) => return Ok(()),
-                Err(error) => trouble = Some(OpsError::Etcd { host: name.clone(), source: Box::new(error) }),
+                Err(error) => trouble = Some(OpsError::etcd(name)(error)),
             }
         }
         Err(trouble.unwrap_or_else(|| OpsError::Impossible("no etcd member with a vote is well".to_owned())))

@@ -109,7 +109,7 @@ async fn whoever_could_not_ask_names_the_host_once() {
     let h3 = HostName::new("h3").unwrap();
     assert_eq!(doors.kubelet(&h3).await, Err(Trouble::Silent("nothing answers at 127.0.0.1:10248".to_owned())));
     let (_, etcd) = doors.etcd_members().find(|(name, _)| **name == h3).unwrap();
-    let shown = |source| OpsError::Etcd { host: h3.clone(), source: Box::new(source) }.to_string();
+    let shown = |error| OpsError::etcd(&h3)(error).to_string();
     let at = format!("nothing answers at {}:2379", etcd.address);
     assert_eq!(shown(etcd.status().await.unwrap_err()), format!("h3: etcd: {at}"));
     let broken = shown(etcd.snapshot().await.err().unwrap());

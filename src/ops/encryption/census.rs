@@ -76,7 +76,7 @@ pub(super) async fn census<H: Host>(
     for (host, etcd) in doors.etcd_members() {
         match counted_by(&etcd, prefix, resource, keys).await {
             Ok(found) => return Ok(found),
-            Err(error) => last = OpsError::Etcd { host: host.clone(), source: Box::new(error) },
+            Err(error) => last = OpsError::etcd(host)(error),
         }
     }
     Err(last)
@@ -131,7 +131,7 @@ pub(super) async fn scan<H: Host>(
     for (host, etcd) in doors.etcd_members() {
         match scanned_by(&etcd, prefix, counted, keys).await {
             Ok(found) => return Ok(found),
-            Err(error) => last = OpsError::Etcd { host: host.clone(), source: Box::new(error) },
+            Err(error) => last = OpsError::etcd(host)(error),
         }
     }
     Err(last)

@@ -27,3 +27,7 @@ pub(super) fn blocked_words(blocked: &Blocked) -> String {
 pub(super) fn list<T: std::fmt::Display>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
+
+pub(super) fn names(hosts: &[HostName]) -> String {
+    hosts.iter().map(HostName::as_str).collect::<Vec<_>>().join(", ")
+}

@@ -185,7 +185,7 @@ pub(super) async fn stream<H: Dial>(
     let what = format!("snapshot {}", facts.name);
     let broken = |error: SnapshotError| OpsError::Snapshot { what: what.clone(), source: Box::new(error) };
     let gone = || OpsError::Impossible(format!("{what}: nobody takes it any more"));
-    let failed = |error| OpsError::Etcd { host: member.clone(), source: Box::new(error) };
+    let failed = OpsError::etcd(&member);
     let tray = Tray::default();
     let mut writer = Writer::begin(tray.clone(), sealing.state, sealing.recipients).map_err(&broken)?;
     let mut database = etcd.snapshot().await.map_err(failed)?;
@@ -271,7 +271,7 @@ async fn facts(
     now: i64,
     talk: &dyn Talk,
 ) -> Result<(Facts, Option<HashKv>), OpsError> {
-    let failed = |error| OpsError::Etcd { host: member.clone(), source: Box::new(error) };
+    let failed = OpsError::etcd(member);
     let etcd = site.etcd(member).ok_or_else(|| OpsError::Impossible(format!("{member}: does not answer")))?;
     let status = etcd.status().await.map_err(failed)?;
     let (revision, keys) = etcd.count().await.map_err(failed)?;

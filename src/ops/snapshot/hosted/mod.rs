@@ -109,7 +109,7 @@ async fn in_turn(
     let credentials = credentials()?;
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let etcd = Etcd { host: &here, address, credentials: &credentials, deadline: PATIENCE };
-    let failed = |error| OpsError::Etcd { host: settings.host.clone(), source: Box::new(error) };
+    let failed = OpsError::etcd(&settings.host);
     let not_due = |last: Last| {
         let own = report.last.as_ref().filter(|own| own.name == last.name);
         let troubles = own.map(|own| own.troubles.clone()).unwrap_or_default();
@@ -237,7 +237,7 @@ async fn facts(
     now: i64,
     talk: &dyn Talk,
 ) -> Result<(Facts, Option<HashKv>), OpsError> {
-    let failed = |error| OpsError::Etcd { host: settings.host.clone(), source: Box::new(error) };
+    let failed = OpsError::etcd(&settings.host);
     let status = etcd.status().await.map_err(failed)?;
     if status.learner || status.leader == "0" {
         let what = if status.learner { "is a learner" } else { "knows no leader" };
