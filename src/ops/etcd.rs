@@ -1,6 +1,7 @@
 //! The members of etcd: how they are, and the care they need.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +9,10 @@ use futures::future::join_all;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::EtcdMember;
 use crate::api::etcd::Etcd;
 use crate::api::etcd::EtcdStatus;
+use crate::api::etcd::HashKv;
 use crate::api::probe;
 use crate::model::HostName;
 use crate::ops::Invocation;
@@ -105,6 +108,12 @@ async fn overview(site: &Site) -> EtcdOverview {
             }
         }
     }
+    if let Some(etcd) = site.members().find_map(|name| site.etcd(name))
+        && let Ok(listed) = etcd.members_it_knows().await
+    {
+        let peers = site.peers();
+        notes.extend(strangers(&listed, &peers));
+    }
     compare(site, &mut members, &mut notes).await;
     let leaders = members.values().filter(|member| member.leader).count();
     if leaders != 1 {
@@ -157,24 +166,56 @@ fn shown(status: EtcdStatus, fsync_p99: Option<f64>) -> MemberStatus {
     }
 }
 
+/// Where etcd's own list and cluster.yml differ. `peers` are the hosts' own addresses.
+fn strangers(listed: &[EtcdMember], peers: &BTreeMap<HostName, IpAddr>) -> Vec<String> {
+    let of = |member: &EtcdMember| {
+        let address =
+            |url: &String| url.parse::<http::Uri>().ok()?.host()?.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+        let addresses: Vec<_> = member.peer_urls.iter().filter_map(address).collect();
+        peers.iter().find(|(_, peer)| addresses.contains(peer)).map(|(name, _)| name)
+    };
+    let stranger = |member: &EtcdMember| {
+        let id = hexadecimal(&member.id);
+        match (of(member), member.name.is_empty()) {
+            (None, _) => Some(format!(
+                "etcd lists a member that no host of cluster.yml is: {id} at {}",
+                member.peer_urls.join(", ")
+            )),
+            (Some(host), true) => Some(format!("etcd lists a member for {host} that has not started: {id}")),
+            (Some(_), false) => None,
+        }
+    };
+    let known: Vec<_> = listed.iter().filter_map(of).collect();
+    let missing = peers.keys().filter(|name| !known.contains(name));
+    let missing = missing.map(|name| format!("{name}: etcd lists no member for it"));
+    listed.iter().filter_map(stranger).chain(missing).collect()
+}
+
+/// Two members of which one is corrupt, with their hashes. Only hashes of equal compaction can be compared.
+pub(super) fn at_odds(hashes: &[(HostName, HashKv)]) -> Option<[&(HostName, HashKv); 2]> {
+    hashes.iter().enumerate().find_map(|(at, one)| {
+        let other = hashes[at + 1..].iter().find(|(_, other)| {
+            other.revision == one.1.revision
+                && other.compact_revision == one.1.compact_revision
+                && other.hash != one.1.hash
+        });
+        Some([one, other?])
+    })
+}
+
 /// Hashes at the revision that all members have; only those with equal compaction are compared.
 async fn compare(site: &Site, members: &mut BTreeMap<HostName, MemberStatus>, notes: &mut Vec<String>) {
     let reached = members.values().filter(|member| member.unreachable.is_none()).map(|member| member.revision);
     let Some(common) = reached.min() else { return };
-    let mut seen: BTreeMap<i64, (HostName, u32)> = BTreeMap::new();
+    let mut seen = Vec::new();
     for (name, member) in members {
         let Some(etcd) = site.etcd(name).filter(|_| member.unreachable.is_none()) else { continue };
         let Ok(found) = etcd.hash(common).await else { continue };
         (member.hash, member.compact_revision) = (Some(found.hash), Some(found.compact_revision));
-        match seen.get(&found.compact_revision) {
-            Some((other, hash)) if *hash != found.hash => {
-                notes.push(format!(
-                    "{name} and {other} hold different data at revision {common}: one of them is corrupt"
-                ));
-            }
-            Some(_) => {}
-            None => drop(seen.insert(found.compact_revision, (name.clone(), found.hash))),
-        }
+        seen.push((name.clone(), found));
+    }
+    if let Some([(one, _), (other, _)]) = at_odds(&seen) {
+        notes.push(format!("{one} and {other} hold different data at revision {common}: one of them is corrupt"));
     }
 }
 
@@ -287,9 +328,60 @@ fn percentile(metrics: &str, name: &str, quantile: f64) -> Option<f64> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use super::at_odds;
     use super::hexadecimal;
     use super::percentile;
+    use super::strangers;
+    use crate::api::EtcdMember;
+    use crate::api::etcd::HashKv;
+    use crate::model::HostName;
+
+    fn host(name: &str) -> HostName {
+        HostName::new(name).unwrap()
+    }
+
+    #[test]
+    fn members_are_at_odds_only_where_as_much_was_compacted() {
+        let of = |name: &str, hash, compact_revision| (host(name), HashKv { hash, revision: 9, compact_revision });
+        assert_eq!(at_odds(&[of("h1", 1, 4), of("h2", 1, 4), of("h3", 2, 5)]), None);
+        assert_eq!(at_odds(&[of("h1", 1, 4)]), None);
+        let all = [of("h1", 1, 5), of("h2", 1, 4), of("h3", 2, 4)];
+        assert_eq!(at_odds(&all), Some([&all[1], &all[2]]));
+        let mut later = of("h3", 2, 4);
+        later.1.revision = 10;
+        assert_eq!(at_odds(&[of("h1", 1, 4), later]), None, "hashes of two revisions");
+    }
+
+    #[test]
+    fn members_that_no_host_is_and_hosts_that_are_no_member_are_told() {
+        let member = |id: &str, name: &str, url: &str| EtcdMember {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            peer_urls: vec![url.to_owned()],
+            learner: false,
+        };
+        let peers: BTreeMap<_, _> = [("h1", "192.0.2.11"), ("h2", "2001:db8::2"), ("h3", "192.0.2.13")]
+            .map(|(name, address)| (host(name), address.parse().unwrap()))
+            .into();
+        let one = member("10", "h1", "https://192.0.2.11:2380");
+        let two = member("11", "h2", "https://[2001:db8::2]:2380");
+        let three = member("12", "h3", "https://192.0.2.13:2380");
+        assert!(strangers(&[one.clone(), two.clone(), three], &peers).is_empty());
+        let learner = member("13", "", "https://192.0.2.13:2380");
+        let stranger = member("255", "h9", "https://192.0.2.19:2380");
+        assert_eq!(
+            strangers(&[one.clone(), two.clone(), learner, stranger], &peers),
+            [
+                "etcd lists a member for h3 that has not started: d",
+                "etcd lists a member that no host of cluster.yml is: ff at https://192.0.2.19:2380"
+            ]
+        );
+        assert_eq!(strangers(&[one, two], &peers), ["h3: etcd lists no member for it"]);
+    }
 
     #[test]
     fn a_percentile_is_the_bound_of_its_bucket() {

@@ -161,7 +161,10 @@ fn snapshots_are_believed_only_as_they_were_taken(cluster: &Cluster) -> Result<(
     assert_eq!((&member["leader"], &seen["healthy"]), (&Value::Bool(true), &Value::Bool(true)), "{seen}");
     assert!(member["hash"].is_u64() && member["db_size"].as_u64() >= member["db_in_use"].as_u64(), "{seen}");
     let defragmented = cluster.bastide(&["etcd", "defrag"])?;
-    assert_eq!(defragmented.code, Some(0), "{defragmented}");
+    let told = defragmented.stderr.contains("took back alarm NOSPACE") && defragmented.stderr.contains("its quota");
+    assert!(defragmented.code == Some(0) && told, "{defragmented}");
+    let well = cluster.bastide(&["etcd", "status"])?;
+    assert_eq!(well.code, Some(0), "{well}");
     cluster.assert_plans_nothing();
     Ok(())
 }
@@ -176,12 +179,23 @@ fn a_drill_tells_time_and_loss(cluster: &Cluster) -> Result<()> {
     cluster.kubectl(&["create", "namespace", "written-since"])?;
     let limits = ["--max-age", "1h", "--max-lost", "100000", "--max-seconds", "600", "--output", "json"];
     let seen: Value = serde_json::from_str(&drill(&limits, 0)?.stdout)?;
+    alarm(cluster, member["id"].as_str().context("no id")?)?;
+    let alarmed = cluster.bastide(&["etcd", "status"])?;
+    assert!(alarmed.code == Some(4) && alarmed.stdout.contains("alarm NOSPACE"), "{alarmed}");
     println!("drilled in {} s: {}", seen["seconds"], seen["steps"]);
     assert_eq!((&seen["name"], &seen["host"]), (&Value::from("first"), &Value::from("h1")), "{seen}");
     let (then, now) = (seen["revision"].as_u64(), seen["live_revision"].as_u64());
     assert!(then.is_some() && then < now && seen["lost_revisions"].as_u64().is_some_and(|lost| lost > 0), "{seen}");
     assert!(seen["keys"].as_u64().is_some_and(|keys| keys > 50) && seen["states"].as_u64() > Some(0), "{seen}");
     let beyond = drill(&["--max-lost", "0"], 4)?;
+/// The member believes that it has no space left, and takes no more writes.
+fn alarm(cluster: &Cluster, id: &str) -> Result<()> {
+    let id = u64::from_str_radix(id, 16)?;
+    let body = format!(r#"{{"action":"ACTIVATE","memberID":"{id}","alarm":"NOSPACE"}}"#);
+    let ask = "curl -sf --cacert /etc/etcd/pki/ca.crt --cert /etc/etcd/pki/healthcheck-client.crt --key /etc/etcd/pki/healthcheck-client.key";
+    cluster.host("h1").ssh(&format!("{ask} https://127.0.0.1:2379/v3/maintenance/alarm -d '{body}'")).map(drop)
+}
+
     assert!(beyond.stderr.contains("revisions were written since") && beyond.stdout.contains("loss: "), "{beyond}");
     drill(&["--name", "second"], 1)?;
     Ok(())

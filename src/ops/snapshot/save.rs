@@ -21,6 +21,7 @@ use crate::model::utc;
 use crate::ops::Invocation;
 use crate::ops::OpsError;
 use crate::ops::Talk;
+use crate::ops::etcd::at_odds;
 use crate::ops::prepare;
 use crate::ops::reach::holder;
 use crate::ops::snapshot::Place;
@@ -279,19 +280,20 @@ async fn facts(
     if own.is_none() {
         talk.warn(&format!("{member}: etcd gives no hash of revision {revision}; the snapshot will carry none"));
     }
+    let mut hashes: Vec<_> = own.map(|own| (member.clone(), own)).into_iter().collect();
     for other in site.members().filter(|other| *other != member) {
-        let (Some(own), Some(found)) = (own, hash(site, other, revision).await) else { continue };
-        if own.compact_revision == found.compact_revision && own.hash != found.hash {
-            let words = format!(
-                "etcd's members disagree: at revision {revision}, compacted at {}, {member} has hash {} and {other} has {}; \
-                 one of them is corrupt",
-                own.compact_revision, own.hash, found.hash
-            );
-            if options.from.is_none() {
-                return Err(OpsError::Impossible(format!("{words}. Name the member to believe with --from")));
-            }
-            talk.warn(&words);
+        hashes.extend(hash(site, other, revision).await.map(|found| (other.clone(), found)));
+    }
+    if let Some([(one, hash), (other, another)]) = at_odds(&hashes) {
+        let words = format!(
+            "etcd's members disagree: at revision {revision}, compacted at {}, {one} has hash {} and {other} has {}; one of them is \
+             corrupt",
+            hash.compact_revision, hash.hash, another.hash
+        );
+        if options.from.is_none() {
+            return Err(OpsError::Impossible(format!("{words}. Name the member to believe with --from")));
         }
+        talk.warn(&words);
     }
     let facts = Facts {
         cluster: site.store().cluster().clone(),

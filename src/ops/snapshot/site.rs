@@ -1,6 +1,7 @@
 //! A cluster with its etcd members, as commands on snapshots and members find it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -101,6 +102,12 @@ impl Site {
     /// The names of all etcd hosts.
     pub(in crate::ops) fn members(&self) -> impl Iterator<Item = &HostName> {
         self.desired.hosts.iter().filter(|(_, host)| host.roles.etcd()).map(|(name, _)| name)
+    }
+
+    /// The address of every etcd host at which the others reach it.
+    pub(in crate::ops) fn peers(&self) -> BTreeMap<HostName, IpAddr> {
+        let hosts = self.desired.hosts.iter().filter(|(_, host)| host.roles.etcd());
+        hosts.map(|(name, host)| (name.clone(), host.internal_address)).collect()
     }
 
     /// The member on that host; none where the host does not answer.
