@@ -46,9 +46,14 @@ list() {
   for path in "$folder"/*; do
     [ -f "$path" ] && [ ! -L "$path" ] || continue
     case ${path##*/} in *[!A-Za-z0-9._:+-]*) continue ;; esac
-    echo "file $(stat -c '%s %Y' "$path") ${path##*/}"
-    echo "first $(head -c 64 "$path" | base64 -w0)"
-    echo "end $(tail -c "$1" "$path" | base64 -w0)"
+    # The host itself removes old ones: what is gone by the end of this was not there.
+    facts=$(stat -c '%s %Y' "$path" 2>/dev/null) || continue
+    first=$(head -c 64 "$path" 2>/dev/null | base64 -w0)
+    end=$(tail -c "$1" "$path" 2>/dev/null | base64 -w0)
+    [ -f "$path" ] || continue
+    echo "file $facts ${path##*/}"
+    echo "first $first"
+    echo "end $end"
   done
   echo 'done'
 }

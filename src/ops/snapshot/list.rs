@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::host::HostError;
 use crate::host::SnapshotFile;
 use crate::model::HostName;
 use crate::model::SnapshotName;
@@ -114,7 +115,8 @@ pub(super) async fn look(site: &Site, local: Option<&Path>) -> Result<Seen, OpsE
         unseen: site.silent().map(|host| unseen(&format!("{host} does not answer"))).collect(),
     };
     let (on_hosts, in_bucket) = futures::join!(on_hosts(site), shelf::look(site));
-    let mut all = on_hosts?;
+    let (mut all, silent) = on_hosts?;
+    seen.unseen.extend(silent.iter().map(|error| unseen(error)));
     match in_bucket {
         Ok(files) => {
             for (place, file) in files {
@@ -133,8 +135,8 @@ pub(super) async fn look(site: &Site, local: Option<&Path>) -> Result<Seen, OpsE
     Ok(seen)
 }
 
-/// What the etcd hosts that answer have.
-async fn on_hosts(site: &Site) -> Result<Vec<Listed>, OpsError> {
+/// What the etcd hosts that answer have, and which of them could not list it: a host that is ill is no reason not to see the others'.
+async fn on_hosts(site: &Site) -> Result<(Vec<Listed>, Vec<HostError>), OpsError> {
     let folder = site::folder()?;
     let asked = site.keepers().map(|(name, machine)| {
         let folder = &folder;
@@ -152,7 +154,7 @@ async fn on_hosts(site: &Site) -> Result<Vec<Listed>, OpsError> {
             Err(error) => wrong.push(error),
         }
     }
-    if wrong.is_empty() { Ok(all) } else { Err(OpsError::Hosts(wrong)) }
+    Ok((all, wrong))
 }
 
 /// The newest revision of etcd of which any host has a snapshot that this cluster signed, and that snapshot. An etcd that is behind it
@@ -161,6 +163,7 @@ pub(in crate::ops) async fn furthest(site: &Site) -> Option<(u64, SnapshotName)>
     on_hosts(site)
         .await
         .ok()?
+        .0
         .into_iter()
         .filter_map(|one| Some((one.manifest?.etcd_revision, one.name)))
         .max_by_key(|(revision, _)| *revision)
