@@ -25,6 +25,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use crate::bucket::BucketError;
+use crate::bucket::Role;
 use crate::bucket::answer;
 use crate::bucket::answer::Refusal;
 use crate::bucket::sign;
@@ -50,7 +51,7 @@ const USUAL_REGION: &str = "us-east-1";
 pub struct Bucket {
     http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     address: BucketAddress,
-    keys: BucketKeys,
+    keys: Keys,
     region: Mutex<String>,
 }
 
@@ -58,6 +59,13 @@ impl std::fmt::Debug for Bucket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Bucket({})", self.address)
     }
+}
+
+/// Where keys come from.
+#[derive(Debug)]
+enum Keys {
+    Given(BucketKeys),
+    Role(Box<Role>),
 }
 
 /// One request.
@@ -84,6 +92,15 @@ pub(super) struct Answer {
 impl Bucket {
     /// Reads the certificate authorities.
     pub fn open(address: BucketAddress, keys: BucketKeys) -> Result<Self, BucketError> {
+        Self::with(address, Keys::Given(keys))
+    }
+
+    /// The same with the keys of a machine's role, which is asked before the first request.
+    pub fn open_by_role(address: BucketAddress, role: Role) -> Result<Self, BucketError> {
+        Self::with(address, Keys::Role(Box::new(role)))
+    }
+
+    fn with(address: BucketAddress, keys: Keys) -> Result<Self, BucketError> {
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_connect_timeout(Some(CONNECT));
@@ -166,7 +183,13 @@ impl Bucket {
         }
         let outgoing = outgoing.body(Full::new(request.body.clone()));
         let mut outgoing = outgoing.map_err(|error| strange(error.to_string()))?;
-        sign::sign(&mut outgoing, &request.body, &self.keys, region, SystemTime::now())
+        let keys = match &self.keys {
+            Keys::Given(keys) => keys.clone(),
+            Keys::Role(role) => {
+                role.keys().await.map_err(|reason| BucketError::NoKeys { place: place.clone(), reason })?
+            }
+        };
+        sign::sign(&mut outgoing, &request.body, &keys, region, SystemTime::now())
             .map_err(|reason| strange(reason.to_owned()))?;
         let answer = self.http.request(outgoing).await.map_err(|error| broken(&place, &error))?;
         let (parts, body) = answer.into_parts();
@@ -233,7 +256,12 @@ impl Bucket {
 
     /// A server may repeat what it was told.
     fn without_keys(&self, message: String) -> String {
-        let keys = [Some(&self.keys.access), Some(&self.keys.secret), self.keys.token.as_ref()];
+        let keys = match &self.keys {
+            Keys::Given(keys) => Some(keys.clone()),
+            Keys::Role(role) => role.last(),
+        };
+        let Some(keys) = keys else { return message };
+        let keys = [Some(&keys.access), Some(&keys.secret), keys.token.as_ref()];
         let texts = keys.into_iter().flatten().filter_map(|key| key.expose_text()).filter(|text| !text.is_empty());
         texts.fold(message, |message, key| message.replace(key, "***"))
     }
@@ -273,7 +301,7 @@ fn region_of(host: &str) -> String {
 }
 
 /// Everything but RFC 3986's unreserved characters as `%XX`: what is sent is what is signed.
-fn encoded(text: &str) -> String {
+pub(super) fn encoded(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }

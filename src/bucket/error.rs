@@ -6,14 +6,16 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BucketError {
-    /// Neither the file nor the environment has keys.
+    /// Neither the file nor the environment has keys, and the machine has no role.
     #[error(
         "{place}: there are no keys for it: write access_key and secret_key beside the bucket, or set AWS_ACCESS_KEY_ID and \
-         AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN); bastide asks for no instance role"
+         AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN); this machine's own role gives none: {reason}"
     )]
     NoKeys {
         /// Where.
         place: String,
+        /// Why the machine's role gives none.
+        reason: String,
     },
     /// `custom_ca`, or this machine's own.
     #[error("no certificate authority to verify the S3 server with: {reason}")]

@@ -59,8 +59,8 @@ pub(super) fn backup(etcd: &Section) -> Backup {
             && backup.bucket.as_ref().is_some_and(|bucket| bucket.keys.is_none())
         {
             bucket.warn_with(
-                "without access_key and secret_key recurring snapshots stay on the etcd hosts: keys of your environment are not \
-                 given to hosts",
+                "without access_key and secret_key the etcd hosts ask for the role of their own machine, as with RKE; where that gives \
+                 none, recurring snapshots stay on the hosts: keys of your environment are not given to them",
                 "write both, or run `bastide etcd snapshot save` for what is to lie in the bucket",
             );
         }

@@ -224,7 +224,7 @@ pub struct Backup {
 pub struct BackupBucket {
     /// Where.
     pub address: BucketAddress,
-    /// `access_key` and `secret_key`; none leaves them to the environment.
+    /// `access_key` and `secret_key`; none leaves them to the environment, or to the role of whichever machine asks.
     pub keys: Option<BucketKeys>,
 }
 

@@ -47,7 +47,7 @@ pub(super) fn render(draft: &mut Draft<'_, '_>) {
     draft.pair(Component::Recurring, &format!("{FOLDER}/etcd-client"), LeafName::EtcdSnapshot, (0, 0));
 
     let tick = tick(backup.interval);
-    let bucket = backup.bucket.as_ref().and_then(|bucket| Some((bucket.address.clone(), bucket.keys.clone()?)));
+    let bucket = backup.bucket.as_ref().map(|bucket| (bucket.address.clone(), bucket.keys.clone()));
     let settings = HostSnapshots {
         cluster: draft.shop.secrets.cluster.clone(),
         cluster_name: cluster.name.clone(),

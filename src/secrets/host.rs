@@ -53,8 +53,8 @@ pub struct HostSnapshots {
     pub signers: Vec<String>,
     /// What this host signs with.
     pub signing_key: Content,
-    /// A bucket that gets every snapshot too.
-    pub bucket: Option<(BucketAddress, BucketKeys)>,
+    /// A bucket that gets every snapshot too; without keys those of the host's own role count.
+    pub bucket: Option<(BucketAddress, Option<BucketKeys>)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -85,8 +85,8 @@ struct BucketForm {
     region: Option<String>,
     folder: String,
     authorities: Option<String>,
-    access_key: String,
-    secret_key: String,
+    access_key: Option<String>,
+    secret_key: Option<String>,
 }
 
 impl HostSnapshots {
@@ -114,8 +114,8 @@ impl HostSnapshots {
                 region: address.region.clone(),
                 folder: address.folder.clone(),
                 authorities: address.authorities.clone(),
-                access_key: word(&keys.access),
-                secret_key: word(&keys.secret),
+                access_key: keys.as_ref().map(|keys| word(&keys.access)),
+                secret_key: keys.as_ref().map(|keys| word(&keys.secret)),
             }),
         };
         // Plain structs have no way to fail; an empty file would be refused when read.
@@ -154,8 +154,12 @@ impl HostSnapshots {
                     folder: bucket.folder,
                     authorities: bucket.authorities,
                 };
-                let (access, secret) = (Content::new(bucket.access_key), Content::new(bucket.secret_key));
-                (address, BucketKeys { access, secret, token: None })
+                let keys = bucket.access_key.zip(bucket.secret_key).map(|(access, secret)| BucketKeys {
+                    access: Content::new(access),
+                    secret: Content::new(secret),
+                    token: None,
+                });
+                (address, keys)
             }),
         })
     }
@@ -197,9 +201,11 @@ mod tests {
             identity: "identity".to_owned(),
             signers: vec!["signer".to_owned()],
             signing_key: Content::new("n33dl3"),
-            bucket: Some((address, keys)),
+            bucket: Some((address.clone(), Some(keys))),
         };
         assert_eq!(HostSnapshots::read(&settings.text()).unwrap(), settings);
+        let by_role = HostSnapshots { bucket: Some((address, None)), ..settings.clone() };
+        assert_eq!(HostSnapshots::read(&by_role.text()).unwrap(), by_role);
         assert!(!format!("{settings:?}").contains("n33dl3"));
         let error = HostSnapshots::read(&Content::new("{\"signing_key\": n33dl3}")).unwrap_err();
         assert!(!error.to_string().contains("n33dl3"));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bastide::bucket::Bucket;
 use bastide::bucket::BucketError;
+use bastide::bucket::Role;
 use bastide::bucket::Upload;
 use bastide::model::BucketAddress;
 use bastide::model::BucketKeys;
@@ -18,6 +19,7 @@ use bed::S3;
 
 use crate::server::Disk;
 use crate::server::Line;
+use crate::server::Metadata;
 use crate::server::Server;
 use crate::server::keys;
 use crate::server::open;
@@ -195,6 +197,32 @@ async fn keys_for_a_while_work_with_their_token_and_as_far_as_they_may() {
     let without = open(server.address(), BucketKeys { token: None, ..reader });
     assert!(without.list().await.is_err(), "the token was not needed");
     assert_eq!(listed(&server.bucket()).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_role_of_a_machine_gives_keys_where_there_are_no_others() {
+    let server = Server::start("role");
+    let all =
+        r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:*"],"Resource":["arn:aws:s3:::*"]}]}"#;
+    let by = |url: &str| Arc::new(Bucket::open_by_role(server.address(), Role::told_by(url)).unwrap());
+    let machine = Metadata::of(Some(server.passing_keys(all)));
+    assert!(Role::told_by(&machine.url).is_anybody_there().await);
+    let bucket = by(&machine.url);
+    put(&bucket, "a", b"x").await.unwrap();
+    assert_eq!(listed(&bucket).await.len(), 1);
+    assert_eq!(machine.asked(), 1, "keys are asked for again and again");
+
+    // Keys that the server does not know, no role, and no cloud.
+    let strange = Metadata::of(Some(BucketKeys { token: Some(Content::new("t0ken")), ..keys() }));
+    let error = by(&strange.url).list().await.unwrap_err();
+    assert!(matches!(error, BucketError::Keys { .. }), "{}", said(&error));
+    let none = Metadata::of(None);
+    let error = by(&none.url).begin(&name("b")).await.map(drop).unwrap_err();
+    assert!(said(&error).contains("AWS_ACCESS_KEY_ID") && said(&error).contains("HTTP 404"), "{error}");
+    let nowhere = format!("http://127.0.0.1:{}", server::free_port());
+    assert!(!Role::told_by(&nowhere).is_anybody_there().await);
+    let error = by(&nowhere).list().await.unwrap_err();
+    assert!(said(&error).contains("no metadata service answers"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

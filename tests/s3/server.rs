@@ -152,6 +152,84 @@ pub(crate) fn open(address: BucketAddress, keys: BucketKeys) -> Arc<Bucket> {
     Arc::new(Bucket::open(address, keys).unwrap())
 }
 
+/// A machine's metadata service in its second version, as Amazon's documentation describes it: who has no token of it is told nothing.
+/// The keys that it gives are a real server's.
+pub(crate) struct Metadata {
+    pub(crate) url: String,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Metadata {
+    /// With none the machine has no role.
+    pub(crate) fn of(keys: Option<BucketKeys>) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let count = Arc::new(AtomicUsize::new(0));
+        let metadata = Self { url, asked: Arc::clone(&count) };
+        thread::spawn(move || {
+            for mut line in listener.incoming().flatten() {
+                let (keys, count) = (keys.clone(), Arc::clone(&count));
+                thread::spawn(move || {
+                    while let Some(request) = head(&mut line) {
+                        let (status, body) = Self::answer(&request, keys.as_ref(), &count);
+                        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                        if line.write_all(answer.as_bytes()).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        metadata
+    }
+
+    fn answer(request: &str, keys: Option<&BucketKeys>, count: &AtomicUsize) -> (&'static str, String) {
+        const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
+        let says = |name: &str| {
+            let lines = request.lines().filter_map(|line| line.split_once(": "));
+            lines.filter(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned()).next()
+        };
+        let line = request.lines().next().unwrap_or_default();
+        if line.starts_with("PUT /latest/api/token ") && says("x-aws-ec2-metadata-token-ttl-seconds").is_some() {
+            return ("200 OK", "t0ken==".to_owned());
+        }
+        if says("x-aws-ec2-metadata-token").as_deref() != Some("t0ken==") {
+            return ("401 Unauthorized", String::new());
+        }
+        let text = |content: &Content| content.expose_text().unwrap().to_owned();
+        match (line.split(' ').nth(1), keys) {
+            (Some(ROLES), Some(_)) => ("200 OK", "snapshots\n".to_owned()),
+            (Some(path), Some(keys)) if path == format!("{ROLES}snapshots") => {
+                count.fetch_add(1, Ordering::SeqCst);
+                let token = keys.token.as_ref().map(text);
+                let (access, secret) = (text(&keys.access), text(&keys.secret));
+                let body = format!(
+                    r#"{{"Code":"Success","Type":"AWS-HMAC","AccessKeyId":"{access}","SecretAccessKey":"{secret}","Token":"{}","Expiration":"2026-11-27T12:00:00Z"}}"#,
+                    token.unwrap_or_default()
+                );
+                ("200 OK", body)
+            }
+            _ => ("404 Not Found", String::new()),
+        }
+    }
+
+    /// How often keys were given.
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+/// A request without a body; none where the line ends.
+fn head(line: &mut TcpStream) -> Option<String> {
+    let mut text = Vec::new();
+    while !text.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        line.read_exact(&mut byte).ok()?;
+        text.push(byte[0]);
+    }
+    String::from_utf8(text).ok()
+}
+
 /// Another authority.
 pub(crate) fn authority() -> String {
     let mut params = CertificateParams::new(Vec::new()).unwrap();

@@ -130,7 +130,7 @@ fn a_bucket_without_keys_of_its_own_is_none_of_the_hosts() {
     insta::assert_snapshot!(said(&with(
         "services: {etcd: {backup_config: {s3backupconfig: {endpoint: s3.amazonaws.com, bucket_name: b.c}}}}\n",
     )), @r"
-    5:35 warning: services.etcd.backup_config.s3backupconfig: without access_key and secret_key recurring snapshots stay on the etcd hosts: keys of your environment are not given to hosts
+    5:35 warning: services.etcd.backup_config.s3backupconfig: without access_key and secret_key the etcd hosts ask for the role of their own machine, as with RKE; where that gives none, recurring snapshots stay on the hosts: keys of your environment are not given to them
         write both, or run `bastide etcd snapshot save` for what is to lie in the bucket
     ");
     assert_eq!(

@@ -12,6 +12,7 @@ use crate::api::etcd::Etcd;
 use crate::apply::Fleet;
 use crate::bucket::Bucket;
 use crate::bucket::BucketError;
+use crate::bucket::Role;
 use crate::config::BackupBucket;
 use crate::config::Cluster;
 use crate::model::BucketKeys;
@@ -141,12 +142,13 @@ impl Site {
     }
 }
 
-/// With the file's keys, or else with those of the environment. A host's or machine's own role is not asked for: bastide runs on
-/// the operator's machine, and a role that happens to be there is nobody's decision.
+/// With the file's keys, or else with those of the environment, or else with those of this machine's own role, as with RKE.
 fn opened(bucket: &BackupBucket) -> Result<Bucket, BucketError> {
-    let place = bucket.address.to_string();
-    let keys = bucket.keys.clone().or_else(environment).ok_or(BucketError::NoKeys { place })?;
-    Bucket::open(bucket.address.clone(), keys)
+    let address = bucket.address.clone();
+    match bucket.keys.clone().or_else(environment) {
+        Some(keys) => Bucket::open(address, keys),
+        None => Bucket::open_by_role(address, Role::of_this_machine()),
+    }
 }
 
 /// The keys as Amazon's own programs take them.

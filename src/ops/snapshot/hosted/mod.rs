@@ -188,7 +188,7 @@ async fn take(
     let sealing = Sealed::of(settings, state)?;
     let name = turn::name(now)?;
     let (facts, before) = facts(settings, &sealing, etcd, name, now, talk).await?;
-    let mut shelves = Shelves::begin(settings, &facts)?;
+    let mut shelves = Shelves::begin(settings, &facts, talk).await?;
     talk.say(&format!("taking snapshot {}", facts.name));
     let sealing = Sealing { state: &sealing.state, recipients: &sealing.recipients, key: &sealing.key };
     let (fan, file) = shelves.inlets();

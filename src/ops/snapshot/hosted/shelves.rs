@@ -10,6 +10,7 @@ use futures::TryStreamExt as _;
 
 use crate::bucket::Bucket;
 use crate::bucket::BucketError;
+use crate::bucket::Role;
 use crate::host::SnapshotFile;
 use crate::model::Digest;
 use crate::model::SnapshotName;
@@ -48,19 +49,22 @@ fn folder() -> &'static Path {
 
 impl Shelves {
     /// The host's own folder, and the bucket where there is one.
-    pub(super) fn begin(settings: &HostSnapshots, facts: &Facts) -> Result<Self, OpsError> {
+    pub(super) async fn begin(settings: &HostSnapshots, facts: &Facts, talk: &dyn Talk) -> Result<Self, OpsError> {
         store::private_folder(folder())?;
         // systemd starts one at a time, and the claim was taken: whatever lies here unfinished is nobody's.
         store::sweep_staged(folder(), PREFIX)?;
         let file = PrivateFile::staged(&site::local_file(folder(), &facts.name))?;
         let mut fan = Fan::default();
         let (mut sending, mut troubles) = (None, Vec::new());
-        match opened(settings) {
-            Some(Ok(bucket)) => {
+        match opened(settings).await {
+            Depot::Open(bucket) => {
                 sending = Some(shelf::send(&bucket, &site::file_of(&facts.name)?, fan.place()));
             }
-            Some(Err(error)) => troubles.push(error.to_string()),
-            None => {}
+            Depot::Shut(error) => troubles.push(error.to_string()),
+            Depot::Keyless { place } => talk.warn(&format!(
+                "{place}: cluster.yml holds no keys, and this machine knows of no role of its own: the snapshot stays on this host"
+            )),
+            Depot::None => {}
         }
         let bucket = settings.bucket.as_ref().map(|(address, _)| address.to_string());
         Ok(Self { file: Some(file), fan: Some(fan), sending, troubles, bucket })
@@ -107,9 +111,29 @@ impl Shelves {
     }
 }
 
-fn opened(settings: &HostSnapshots) -> Option<Result<Arc<Bucket>, BucketError>> {
-    let (address, keys) = settings.bucket.clone()?;
-    Some(Bucket::open(address, keys).map(Arc::new))
+/// The bucket as a host finds it.
+enum Depot {
+    Open(Arc<Bucket>),
+    Shut(BucketError),
+    /// Whoever has keys in their environment only keeps hosts' snapshots on hosts, and was told so: that is no failure.
+    Keyless {
+        place: String,
+    },
+    None,
+}
+
+async fn opened(settings: &HostSnapshots) -> Depot {
+    let Some((address, keys)) = settings.bucket.clone() else { return Depot::None };
+    let bucket = if let Some(keys) = keys {
+        Bucket::open(address, keys)
+    } else {
+        let role = Role::of_this_machine();
+        if !role.is_anybody_there().await {
+            return Depot::Keyless { place: address.to_string() };
+        }
+        Bucket::open_by_role(address, role)
+    };
+    bucket.map(Arc::new).map_or_else(Depot::Shut, Depot::Open)
 }
 
 /// The newest revision of etcd of which this host has a snapshot that this cluster signed, and that snapshot.
@@ -134,7 +158,7 @@ pub(super) async fn prune(settings: &HostSnapshots, talk: &dyn Talk) -> Vec<Stri
     if let Err(error) = local() {
         troubles.push(format!("old snapshots were not removed: {error}"));
     }
-    if let Some(Ok(bucket)) = opened(settings) {
+    if let Depot::Open(bucket) = opened(settings).await {
         let pruned = async {
             let objects = bucket.list().await?.into_iter().filter(|object| object.name.as_str().starts_with(PREFIX));
             let read = objects.map(|object| shelf::ends(&bucket, object));
