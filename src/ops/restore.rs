@@ -10,6 +10,7 @@ use crate::config;
 use crate::config::Cluster;
 use crate::model::Digest;
 use crate::model::HostName;
+use crate::model::KubeVersion;
 use crate::model::SnapshotName;
 use crate::model::utc;
 use crate::ops::Invocation;
@@ -117,12 +118,11 @@ pub async fn restore(
 }
 
 /// Refuses data that another minor wrote: its API servers may know kinds and versions that these do not.
-fn fits(source: &Source, local: &Local) -> Result<(), OpsError> {
-    match source.manifest.as_ref().map(|manifest| manifest.kubernetes) {
-        Some(then) if then.minor != local.cluster.kubernetes.minor => Err(OpsError::Impossible(format!(
-            "{} was taken from Kubernetes {then}, and cluster.yml asks for {}: write `kubernetes_version: {then}` and name its \
-             bundle, restore, and upgrade afterwards",
-            source.name, local.cluster.kubernetes
+fn fits(name: &str, then: Option<KubeVersion>, wanted: KubeVersion) -> Result<(), OpsError> {
+    match then {
+        Some(then) if then.minor != wanted.minor => Err(OpsError::Impossible(format!(
+            "{name} was taken from Kubernetes {then}, and cluster.yml asks for {wanted}: write `kubernetes_version: {then}` and name its \
+             bundle, restore, and upgrade afterwards"
         ))),
         _ => Ok(()),
     }
@@ -235,7 +235,8 @@ async fn origin(
         Wanted::Named(name) => Source::named(site, name, options.accept_foreign, talk).await?,
         Wanted::File(path) => Source::file(path, site.store().identity(), options.accept_foreign)?,
     };
-    fits(&source, local)?;
+    let then = source.manifest.as_ref().map(|manifest| manifest.kubernetes);
+    fits(&source.name, then, local.cluster.kubernetes)?;
     let custom = local.cluster.services.api.custom_encryption.is_some()
         || local.cluster.options.at_rest.provider == Some(config::AtRestProvider::Kms);
     let keys = encryption::read_as_then(kept, &source, custom)?;
@@ -315,5 +316,20 @@ fn notes(source: &Source, goes_on: bool) -> Vec<String> {
     if goes_on {
         notes.insert(0, "goes on with the restore that was cut off".to_owned());
     }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::fits;
+
+    #[test]
+    fn data_of_another_minor_are_refused_by_the_name_of_their_release() {
+        let version = |text: &str| text.parse().unwrap();
+        assert!(fits("snapshot a", Some(version("v1.37.1")), version("v1.37.9")).is_ok());
+        assert!(fits("a.db", None, version("v1.37.1")).is_ok(), "a plain database does not say");
+        let refused = fits("snapshot a", Some(version("v1.36.3")), version("v1.37.1")).unwrap_err().to_string();
+        assert!(refused.contains("`kubernetes_version: v1.36.3`"), "{refused}");
+    }
+}
     notes
 }

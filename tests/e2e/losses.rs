@@ -147,3 +147,62 @@ fn five_members_get_back_what_a_snapshot_knows_by_one_command() -> Result<()> {
     all_hold_the_same(&cluster)?;
     is_as(&cluster, &before)
 }
+
+/// All three are gone, and three others stand at other addresses, under other names.
+#[test]
+#[ignore = "a part of the soak"]
+fn three_hosts_come_back_as_three_others_at_other_addresses() -> Result<()> {
+    let nodes = |names: [&str; 3]| names.map(Node::all_roles).to_vec();
+    let mut cluster = Cluster::of([nodes(["h1", "h2", "h3"]), nodes(["h4", "h5", "h6"])].concat())?;
+    cluster.file.nodes = nodes(["h1", "h2", "h3"]);
+    cluster.file.metrics = false;
+    cluster.write()?;
+    cluster.up();
+    cluster.wait_nodes_ready(3 * MINUTE)?;
+    write(&cluster, "before")?;
+    let before = written(&cluster)?;
+    succeeds(&cluster.bastide(&["etcd", "snapshot", "save", "--name", "kept", "--local", "."])?, "saved");
+    write(&cluster, "after")?;
+    for name in ["h1", "h2", "h3"] {
+        cluster.host(name).power_cut()?;
+    }
+    cluster.file.nodes = nodes(["h4", "h5", "h6"]);
+    cluster.write()?;
+    let restored = restore(&cluster, cluster.folder().join("kept.snapshot"), &["--timings"])?;
+    succeeds(&restored, "three new hosts at three new addresses");
+    all_hold_the_same(&cluster)?;
+    is_as(&cluster, &before)?;
+    assert_eq!(cluster.kubectl(&["get", "nodes", "-o", "name"])?.lines().count(), 3);
+    Ok(())
+}
+
+/// Hosts and state are lost, and cluster.yml asks for a newer minor by now.
+#[test]
+#[ignore = "a part of the soak"]
+fn a_snapshot_of_an_older_minor_restores_with_the_programs_of_its_release() -> Result<()> {
+    let mut cluster = Cluster::one_host()?;
+    let newer = std::mem::replace(&mut cluster.file.minor, "1.36".to_owned());
+    cluster.write()?;
+    cluster.up();
+    cluster.wait_nodes_ready(3 * MINUTE)?;
+    write(&cluster, "before")?;
+    let before = written(&cluster)?;
+    succeeds(&cluster.bastide(&["etcd", "snapshot", "save", "--name", "kept", "--local", "."])?, "saved");
+    let kubelet = ["get", "nodes", "-o", "jsonpath={.items[*].status.nodeInfo.kubeletVersion}"];
+    let version = cluster.kubectl(&kubelet)?;
+
+    fs::remove_dir_all(cluster.folder().join("cluster.bastide"))?;
+    cluster.file.minor = newer;
+    reinstalled(&cluster, &["h1"])?;
+    let file = cluster.folder().join("kept.snapshot");
+    let refused = restore(&cluster, &file, &[])?;
+    assert!(refused.code == Some(1) && refused.stderr.contains(&format!("kubernetes_version: {version}")), "{refused}");
+    let there = cluster.host("h1").ssh("ls /etc/kubernetes/manifests 2>/dev/null | wc -l")?;
+    assert_eq!(there.trim(), "0", "something was written: {refused}");
+
+    cluster.file.minor = "1.36".to_owned();
+    cluster.write()?;
+    succeeds(&restore(&cluster, &file, &[])?, "with the release of its time");
+    assert_eq!(cluster.kubectl(&kubelet)?, version);
+    is_as(&cluster, &before)
+}

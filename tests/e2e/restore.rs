@@ -161,6 +161,7 @@ pub(crate) fn comes_back_from_a_sealed_snapshot(cluster: &Cluster) -> Result<()>
     let before = written(cluster)?;
     let node = cluster.add_file("node.yaml", "{apiVersion: v1, kind: Node, metadata: {name: left-since}}")?;
     cluster.kubectl(&["create", "-f", &node.display().to_string()])?;
+    leases(cluster, "left-since")?;
     cluster.kubectl(&["create", "clusterrolebinding", "leaked-binding", "--clusterrole=view", "--user=eve"])?;
     cluster.kubectl(&["create", "secret", "generic", "leaked-secret"])?;
     // Taken by the host itself, which is as good as any.
@@ -216,7 +217,19 @@ pub(crate) fn comes_back_from_a_sealed_snapshot(cluster: &Cluster) -> Result<()>
     succeeds(&restore(cluster, &kept, &["--timings"])?, "one host, its etcd disk lost");
     let nodes = cluster.kubectl(&["get", "nodes", "-o", "name"])?;
     assert!(!nodes.contains("left-since"), "a node that came back and is in no file: {nodes}");
+    let leases = ["-n", "kube-node-lease", "get", "leases", "-o", "name"];
+    cluster.kubectl_until(&leases, 2 * MINUTE, |names| names.contains("h1") && !names.contains("left-since"))?;
     is_as(cluster, &before)
+}
+
+/// As a kubelet leaves word that it lives.
+fn leases(cluster: &Cluster, node: &str) -> Result<()> {
+    let uid = cluster.kubectl(&["get", "node", node, "-o", "jsonpath={.metadata.uid}"])?;
+    let owner = format!("{{apiVersion: v1, kind: Node, name: {node}, uid: {uid}}}");
+    let metadata = format!("{{name: {node}, namespace: kube-node-lease, ownerReferences: [{owner}]}}");
+    let lease = format!("{{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {metadata}}}");
+    let file = cluster.add_file("lease.yaml", &lease)?;
+    cluster.kubectl(&["create", "-f", &file.display().to_string()]).map(drop)
 }
 
 /// Its only member's disk is lost while its manifest lies there.

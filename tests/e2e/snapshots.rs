@@ -13,6 +13,7 @@ use crate::checks;
 use crate::identity;
 use crate::recurring;
 use crate::restore;
+use crate::restore::ETCDCTL;
 use crate::support::Cluster;
 use crate::support::Ended;
 
@@ -79,8 +80,19 @@ fn snapshots_are_believed_only_as_they_were_taken(cluster: &Cluster) -> Result<(
     let host = cluster.host("h1");
     cluster.create_secret("kept", NEEDLE)?;
 
-    // Taken: on the host and here, sealed, nothing left beside it.
+    // Taken: on the host and here, sealed, nothing left beside it; while somebody writes all the time.
+    let written = || host.ssh("cat /root/written 2>/dev/null || echo 0").map(|text| text.trim().parse::<u64>());
+    restore::put_etcdctl(cluster, "h1")?;
+    let write = format!(
+        "at=0; while :; do at=$((at + 1)); {ETCDCTL} put /test/busy $at >/dev/null && echo $at > /root/written; done"
+    );
+    host.put(&cluster.add_file("busy.sh", &write)?, "/root/busy.sh")?;
+    host.ssh("systemd-run --quiet --unit busy sh /root/busy.sh")?;
+    host.until("test -s /root/written", Duration::from_mins(1))?;
+    let before = written()??;
     let (first, took) = save(cluster, &["--name", "first", "--local", "here"])?;
+    assert!(written()?? > before, "nobody wrote meanwhile");
+    host.ssh(&format!("systemctl stop busy; {ETCDCTL} del /test/busy"))?;
     println!("a snapshot was taken in {took:.1} s");
     assert_eq!(first, "first");
     assert_eq!(host.ssh(&format!("ls -A {FOLDER}"))?.trim(), "first.snapshot");
@@ -110,6 +122,10 @@ fn snapshots_are_believed_only_as_they_were_taken(cluster: &Cluster) -> Result<(
     let proof: Value = serde_json::from_str(&well(cluster, &["verify", "first", "--output", "json"])?.stdout)?;
     println!("proven in {} s", proof["seconds"]);
     assert_eq!(proof["keys"], proof["manifest"]["keys"]);
+    assert!(
+        proof["revision"].as_u64() > proof["manifest"]["etcd_revision"].as_u64(),
+        "nothing came while it streamed: {proof}"
+    );
     assert!(proof["keys"].as_u64().is_some_and(|keys| keys > 50), "{proof}");
     assert!(proof["manifest"]["hash"].is_null() || proof["hash_equal"] == true, "{proof}");
     well(cluster, &["verify", "first", "--local", "here"])?;
@@ -160,6 +176,9 @@ fn snapshots_are_believed_only_as_they_were_taken(cluster: &Cluster) -> Result<(
     let member = &seen["members"]["h1"];
     assert_eq!((&member["leader"], &seen["healthy"]), (&Value::Bool(true), &Value::Bool(true)), "{seen}");
     assert!(member["hash"].is_u64() && member["db_size"].as_u64() >= member["db_in_use"].as_u64(), "{seen}");
+    alarm(cluster, member["id"].as_str().context("no id")?)?;
+    let alarmed = cluster.bastide(&["etcd", "status"])?;
+    assert!(alarmed.code == Some(4) && alarmed.stdout.contains("alarm NOSPACE"), "{alarmed}");
     let defragmented = cluster.bastide(&["etcd", "defrag"])?;
     let told = defragmented.stderr.contains("took back alarm NOSPACE") && defragmented.stderr.contains("its quota");
     assert!(defragmented.code == Some(0) && told, "{defragmented}");
@@ -167,6 +186,14 @@ fn snapshots_are_believed_only_as_they_were_taken(cluster: &Cluster) -> Result<(
     assert_eq!(well.code, Some(0), "{well}");
     cluster.assert_plans_nothing();
     Ok(())
+}
+
+/// The member believes that it has no space left, and takes no more writes.
+fn alarm(cluster: &Cluster, id: &str) -> Result<()> {
+    let id = u64::from_str_radix(id, 16)?;
+    let body = format!(r#"{{"action":"ACTIVATE","memberID":"{id}","alarm":"NOSPACE"}}"#);
+    let ask = "curl -sf --cacert /etc/etcd/pki/ca.crt --cert /etc/etcd/pki/healthcheck-client.crt --key /etc/etcd/pki/healthcheck-client.key";
+    cluster.host("h1").ssh(&format!("{ask} https://127.0.0.1:2379/v3/maintenance/alarm -d '{body}'")).map(drop)
 }
 
 /// Beside the running cluster, which has written since.
@@ -179,23 +206,12 @@ fn a_drill_tells_time_and_loss(cluster: &Cluster) -> Result<()> {
     cluster.kubectl(&["create", "namespace", "written-since"])?;
     let limits = ["--max-age", "1h", "--max-lost", "100000", "--max-seconds", "600", "--output", "json"];
     let seen: Value = serde_json::from_str(&drill(&limits, 0)?.stdout)?;
-    alarm(cluster, member["id"].as_str().context("no id")?)?;
-    let alarmed = cluster.bastide(&["etcd", "status"])?;
-    assert!(alarmed.code == Some(4) && alarmed.stdout.contains("alarm NOSPACE"), "{alarmed}");
     println!("drilled in {} s: {}", seen["seconds"], seen["steps"]);
     assert_eq!((&seen["name"], &seen["host"]), (&Value::from("first"), &Value::from("h1")), "{seen}");
     let (then, now) = (seen["revision"].as_u64(), seen["live_revision"].as_u64());
     assert!(then.is_some() && then < now && seen["lost_revisions"].as_u64().is_some_and(|lost| lost > 0), "{seen}");
     assert!(seen["keys"].as_u64().is_some_and(|keys| keys > 50) && seen["states"].as_u64() > Some(0), "{seen}");
     let beyond = drill(&["--max-lost", "0"], 4)?;
-/// The member believes that it has no space left, and takes no more writes.
-fn alarm(cluster: &Cluster, id: &str) -> Result<()> {
-    let id = u64::from_str_radix(id, 16)?;
-    let body = format!(r#"{{"action":"ACTIVATE","memberID":"{id}","alarm":"NOSPACE"}}"#);
-    let ask = "curl -sf --cacert /etc/etcd/pki/ca.crt --cert /etc/etcd/pki/healthcheck-client.crt --key /etc/etcd/pki/healthcheck-client.key";
-    cluster.host("h1").ssh(&format!("{ask} https://127.0.0.1:2379/v3/maintenance/alarm -d '{body}'")).map(drop)
-}
-
     assert!(beyond.stderr.contains("revisions were written since") && beyond.stdout.contains("loss: "), "{beyond}");
     drill(&["--name", "second"], 1)?;
     Ok(())

@@ -78,7 +78,7 @@ impl Part {
     fn setup(self) -> Result<()> {
         setup::all(setup::MINOR)?;
         match self {
-            Self::KillsOlder | Self::Older => setup::all(setup::OLDER_MINOR),
+            Self::KillsOlder | Self::Older | Self::Restore => setup::all(setup::OLDER_MINOR),
             Self::Patch => setup::all(setup::NEXT_PATCH),
             Self::Load => setup::load(),
             Self::Machine => setup::install(&[("qemu-system-x86_64", "qemu-system-x86"), ("qemu-img", "qemu-utils")]),
