@@ -13,6 +13,7 @@ use clap::ValueEnum;
 use crate::cli::drill::Drill;
 use crate::cli::encrypt::Encrypt;
 use crate::cli::etcd::Etcd;
+use crate::ops::Invocation;
 pub(super) use past::Certs;
 pub(super) use past::CertsFormat;
 pub(super) use past::Diff;
@@ -204,6 +205,22 @@ pub(super) struct Reach {
     pub without: Vec<String>,
 }
 
+/// What a command takes before which a last snapshot of etcd is taken.
+#[derive(Debug, Clone, Copy, Default, Args)]
+#[group(skip)]
+pub(super) struct Caution {
+    /// Go without the snapshot of etcd that is taken before versions, members, keys or etcd's data change
+    #[arg(long)]
+    pub no_last_snapshot: bool,
+}
+
+impl Caution {
+    /// The invocation, with that choice.
+    pub(super) fn with(self, invocation: Invocation) -> Invocation {
+        Invocation { no_last_snapshot: self.no_last_snapshot, ..invocation }
+    }
+}
+
 /// Certificates that an external authority signed.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct Custom {
@@ -223,6 +240,8 @@ pub(super) struct Custom {
 pub(super) struct Up {
     #[command(flatten)]
     pub reach: Reach,
+    #[command(flatten)]
+    pub caution: Caution,
     #[command(flatten)]
     pub custom: Custom,
     /// Do not ask

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clap::Subcommand;
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::args::Caution;
 use crate::cli::args::Output;
 use crate::cli::args::OutputFormat;
 use crate::cli::args::Reach;
@@ -52,6 +53,8 @@ pub(super) enum Encrypt {
     RotateKey {
         #[command(flatten)]
         reach: Reach,
+        #[command(flatten)]
+        caution: Caution,
         /// What the new key encrypts with: secretbox or aescbc
         ///
         /// Without it what `bastide.encryption.provider` of cluster.yml says, else secretbox.
@@ -83,9 +86,9 @@ pub(super) async fn run(
             print(&shown(&seen, output.output))?;
             Ok(if seen.settled { 0 } else { error::DEGRADED })
         }
-        Encrypt::RotateKey { reach, provider, yes, timings } => {
+        Encrypt::RotateKey { reach, caution, provider, yes, timings } => {
             let options = RotateKeyOptions { provider, yes, timings };
-            let invocation = invocation(config, &reach, "encrypt rotate-key");
+            let invocation = caution.with(invocation(config, &reach, "encrypt rotate-key"));
             let reached = Box::pin(ops::rotate_key(&invocation, &options, talk, cancel)).await?;
             console.settle();
             Ok(ended(&reached, console))

@@ -238,7 +238,8 @@ pub(super) async fn run(
             Ok(ended(&reached, console))
         }
         Etcd::Snapshot(Snapshot::Save(save)) | Etcd::SnapshotSave(save) => {
-            let options = SaveOptions { name: save.name, from: save.from, local: save.local.folder, why: "save" };
+            let options =
+                SaveOptions { name: save.name, from: save.from, local: save.local.folder, why: "save".to_owned() };
             let invocation = invocation(config, &save.reach, "etcd snapshot save");
             let saved = ops::save_snapshot(&invocation, &options, talk, cancel).await?;
             console.settle();

@@ -41,7 +41,7 @@ pub(super) async fn rollback(
     cancel: &CancellationToken,
 ) -> Result<u8, OpsError> {
     let options = RollbackOptions { to: rollback.to, yes: rollback.yes, timings: rollback.timings };
-    let invocation = invocation(config, &rollback.reach, "rollback");
+    let invocation = rollback.caution.with(invocation(config, &rollback.reach, "rollback"));
     let reached = Box::pin(ops::rollback(&invocation, &options, talk, cancel)).await?;
     console.settle();
     Ok(ended(&reached, console))
@@ -88,7 +88,7 @@ async fn exchange(
         timings: rotate.timings,
     };
     let command = if rotate.ca { ops::ROTATE_AUTHORITIES } else { ops::ROTATE_TOKEN_KEY };
-    let invocation = with(invocation(config, &rotate.reach, command), &rotate.custom);
+    let invocation = rotate.caution.with(with(invocation(config, &rotate.reach, command), &rotate.custom));
     let reached = Box::pin(ops::exchange(&invocation, &options, talk, cancel)).await?;
     console.settle();
     Ok(ended(&reached, console))

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::args::Caution;
 use crate::cli::args::Consent;
 use crate::cli::args::Reach;
 use crate::cli::run::invocation;
@@ -31,9 +32,8 @@ pub(super) struct Restore {
     /// Take a plain database, as etcdctl and RKE save it, although nothing proves whose it is
     #[arg(long)]
     pub accept_foreign: bool,
-    /// Stop a living cluster without a last snapshot of it
-    #[arg(long)]
-    pub no_last_snapshot: bool,
+    #[command(flatten)]
+    pub caution: Caution,
     /// Put the data from before a restore that was cut off back
     #[arg(long)]
     pub abort: bool,
@@ -63,6 +63,8 @@ pub(super) struct Recover {
     pub from: Option<HostName>,
     #[command(flatten)]
     pub consent: Consent,
+    #[command(flatten)]
+    pub caution: Caution,
     /// Put the data from before a recovery that was cut off back
     #[arg(long)]
     pub abort: bool,
@@ -87,9 +89,8 @@ pub(super) struct Rejoin {
     pub reach: Reach,
     #[command(flatten)]
     pub consent: Consent,
-    /// Change the members without a snapshot before
-    #[arg(long)]
-    pub no_last_snapshot: bool,
+    #[command(flatten)]
+    pub caution: Caution,
     /// Print where the time went
     #[arg(long)]
     pub timings: bool,
@@ -106,7 +107,6 @@ pub(super) async fn rejoin(
     cancel: &CancellationToken,
 ) -> Result<Reached, OpsError> {
     let options = RestoreOptions {
-        no_last_snapshot: rejoin.no_last_snapshot,
         way: RestoreWay::Rejoin,
         member: Some(rejoin.host),
         yes: rejoin.consent.yes,
@@ -114,7 +114,8 @@ pub(super) async fn rejoin(
         timings: rejoin.timings,
         ..RestoreOptions::default()
     };
-    Box::pin(ops::restore(&invocation(config, &rejoin.reach, "etcd rejoin"), &options, talk, cancel)).await
+    let invocation = rejoin.caution.with(invocation(config, &rejoin.reach, "etcd rejoin"));
+    Box::pin(ops::restore(&invocation, &options, talk, cancel)).await
 }
 
 /// Runs `etcd recover`.
@@ -127,14 +128,14 @@ pub(super) async fn recover(
     let options = RestoreOptions {
         snapshot: recover.from.map(Wanted::Survivor),
         accept_foreign: false,
-        no_last_snapshot: true,
         way: way(recover.abort, recover.rejoin),
         member: None,
         yes: recover.consent.yes,
         cluster: recover.consent.cluster,
         timings: recover.timings,
     };
-    Box::pin(ops::restore(&invocation(config, &recover.reach, "etcd recover"), &options, talk, cancel)).await
+    let invocation = recover.caution.with(invocation(config, &recover.reach, "etcd recover"));
+    Box::pin(ops::restore(&invocation, &options, talk, cancel)).await
 }
 
 fn way(abort: bool, rejoin: bool) -> RestoreWay {
@@ -161,14 +162,14 @@ pub(super) async fn run(
     let options = RestoreOptions {
         snapshot,
         accept_foreign: restore.accept_foreign,
-        no_last_snapshot: restore.no_last_snapshot,
         way: way(restore.abort, restore.rejoin),
         member: None,
         yes: restore.consent.yes,
         cluster: restore.consent.cluster,
         timings: restore.timings,
     };
-    Box::pin(ops::restore(&invocation(config, &restore.reach, "etcd snapshot restore"), &options, talk, cancel)).await
+    let invocation = invocation(config, &restore.reach, "etcd snapshot restore");
+    Box::pin(ops::restore(&restore.caution.with(invocation), &options, talk, cancel)).await
 }
 
 /// A file where there is one, or where a path is meant; else a name.

@@ -89,7 +89,7 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
                 timings: up.timings,
                 auto_rollback: up.auto_rollback.into(),
             };
-            let invocation = with(invocation(&config, &up.reach, "up"), &up.custom);
+            let invocation = up.caution.with(with(invocation(&config, &up.reach, "up"), &up.custom));
             let reached = Box::pin(ops::up(&invocation, &options, &talk, cancel)).await?;
             console.settle();
             Ok(ended(&reached, console))
@@ -293,6 +293,7 @@ pub(super) fn invocation(config: &Path, reach: &Reach, command: &'static str) ->
         kubernetes_version: reach.kubernetes_version.clone(),
         accept_new_host_keys: reach.accept_new_host_keys,
         without: reach.without.clone(),
+        no_last_snapshot: false,
         command,
         who: who(),
     }

@@ -59,6 +59,8 @@ pub(super) async fn legs(
             config: Some(next.config),
             yes: options.yes,
             timings: options.timings,
+            // Once for all legs.
+            guarded: !changed,
             ..Errand::default()
         };
         let reached = Box::pin(reach::reach(prepared, invocation, &errand, talk, cancel)).await?;

@@ -31,6 +31,8 @@ pub struct Invocation {
     pub without: Vec<String>,
     /// `--custom-certs`: the folder with what an external authority signed.
     pub custom_certs: Option<PathBuf>,
+    /// `--no-last-snapshot`.
+    pub no_last_snapshot: bool,
     /// The verb, for history and lock.
     pub command: &'static str,
     /// `user@machine`.

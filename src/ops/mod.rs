@@ -18,6 +18,7 @@ mod history;
 mod journal;
 mod kept;
 mod kubeconfig;
+mod last_snapshot;
 mod legs;
 mod live;
 mod local;

@@ -30,6 +30,7 @@ use crate::ops::access;
 use crate::ops::connect::RealHost;
 use crate::ops::encryption;
 use crate::ops::exchange;
+use crate::ops::last_snapshot;
 use crate::ops::lost;
 use crate::ops::perform::perform;
 use crate::ops::perform::shelf;
@@ -44,6 +45,7 @@ use crate::secrets::SystemEntropy;
 use crate::store::FolderLock;
 
 /// What a command wants with the target that it prepared.
+#[allow(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 #[derive(Debug, Clone, Default)]
 pub(super) struct Errand {
     /// For the history.
@@ -64,6 +66,8 @@ pub(super) struct Errand {
     pub timings: bool,
     /// A plan that was shown earlier: nothing beyond it runs.
     pub shown: Option<Plan>,
+    /// Whether a snapshot is taken before versions or keys change.
+    pub guarded: bool,
     /// What is done in the cluster before the first host is changed.
     pub first: exchange::First,
 }
@@ -94,6 +98,8 @@ pub(super) async fn reach(
         exchange::settled(&prepared, &**talk, cancel).await?;
         return settled(&mut prepared, &holder, errand.timings, talk);
     }
+    let due = if errand.guarded { last_snapshot::due(&prepared, invocation).await? } else { None };
+    prepared.plan.notes.extend(due.iter().map(|due| due.note.clone()));
     talk.show(&plan::text(&prepared.plan, plan::Detail::Folded));
     if !errand.yes && !empty {
         match talk.confirm("Run this plan?") {
@@ -114,6 +120,9 @@ pub(super) async fn reach(
     let (observed, plan) = prepared.again(&without).await?;
     if !within(&plan, &prepared.plan) || errand.shown.as_ref().is_some_and(|shown| !within(&plan, shown)) {
         return Err(OpsError::Moved);
+    }
+    if let Some(due) = due {
+        due.take(&prepared, &holder.run, &**talk).await?;
     }
     prepared.observed = observed;
     prepared.plan = plan;

@@ -76,8 +76,6 @@ pub struct RestoreOptions {
     pub snapshot: Option<Wanted>,
     /// `--accept-foreign`
     pub accept_foreign: bool,
-    /// `--no-last-snapshot`
-    pub no_last_snapshot: bool,
     /// What for.
     pub way: RestoreWay,
     /// `etcd rejoin HOST`: the member that is replaced; none where those join that a restore went without.
@@ -194,7 +192,7 @@ async fn begin(
             origin.notes.extend(credentials::coming_back(&site, source, &prefix, &run).await);
             talk.idle();
         }
-        last = matches!(life, Life::Serves(_)).then_some(site).filter(|_| !options.no_last_snapshot);
+        last = matches!(life, Life::Serves(_)).then_some(site).filter(|_| !invocation.no_last_snapshot);
         origin.notes.push(before::announced(life, last.is_some()));
     }
     Ok(Job {
@@ -316,6 +314,8 @@ fn notes(source: &Source, goes_on: bool) -> Vec<String> {
     if goes_on {
         notes.insert(0, "goes on with the restore that was cut off".to_owned());
     }
+    notes
+}
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -330,6 +330,4 @@ mod tests {
         let refused = fits("snapshot a", Some(version("v1.36.3")), version("v1.37.1")).unwrap_err().to_string();
         assert!(refused.contains("`kubernetes_version: v1.36.3`"), "{refused}");
     }
-}
-    notes
 }

@@ -104,7 +104,7 @@ pub(super) fn announced(life: Life, is_taken: bool) -> String {
 /// Takes the last snapshot of what lives, named after `why` and the time.
 pub(super) async fn last_snapshot(
     site: &Site,
-    why: &'static str,
+    why: &str,
     now: i64,
     run: &str,
     talk: &dyn Talk,
@@ -112,11 +112,11 @@ pub(super) async fn last_snapshot(
     let time = utc(now).replace(['-', ':'], "");
     let name = SnapshotName::new(format!("{why}_{time}"));
     let name = name.map_err(|error| OpsError::Impossible(error.to_string()))?;
-    let options = SaveOptions { name: None, from: None, local: None, why };
+    let options = SaveOptions { name: None, from: None, local: None, why: why.to_owned() };
     let never = CancellationToken::new();
     let saved = snapshot::take(site, &options, name, (now, run), talk, &never).await.map_err(|error| {
         OpsError::Impossible(format!(
-            "nothing was stopped, because the last snapshot before it failed: {error}\nwhere that cannot be mended, \
+            "nothing was changed, because the last snapshot before it failed: {error}\nwhere that cannot be mended, \
              --no-last-snapshot goes without one"
         ))
     })?;

@@ -102,7 +102,7 @@ pub async fn rollback(
         let (prepared, way) = Box::pin(leg(invocation, to, talk)).await?;
         talk.show(&way.words());
         let last = way.stops.len() == 1;
-        let errand = Errand { yes: options.yes, timings: options.timings, ..errand(&way)? };
+        let errand = Errand { yes: options.yes, timings: options.timings, guarded: !changed, ..errand(&way)? };
         to = Some(way.goal()?.id.number);
         match Box::pin(reach::reach(prepared, invocation, &errand, talk, cancel)).await? {
             Reached::Already => {}

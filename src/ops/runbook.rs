@@ -225,10 +225,9 @@ impl Book<'_> {
                     bastide encrypt status\n```\n"
                 .to_owned();
         }
-        "## Keys for encryption at rest\n\nIn three legs, without a restart; every API server's host must answer. Cut off, the same \
+        "## Keys for encryption at rest\n\nIn three legs, without a restart; every API server's host must answer. A snapshot is taken first. Cut off, the same \
          command goes on.\n\n```\n\
          bastide encrypt status\n\
-         bastide etcd snapshot save\n\
          bastide encrypt rotate-key\n\
          ```\n"
             .to_owned()
@@ -237,9 +236,8 @@ impl Book<'_> {
     fn upgrade(&self) -> String {
         format!(
             "## Another patch release of Kubernetes 1.{}\n\n\
-             Write `kubernetes_version` and the bundle of that release into {}. A change that makes a component ill is taken back by \
+             Write `kubernetes_version` and the bundle of that release into {}. A snapshot is taken first. A change that makes a component ill is taken back by \
              itself (exit code 7).\n\n```\n\
-             bastide etcd snapshot save\n\
              bastide plan\n\
              bastide up\n\
              bastide status\n\

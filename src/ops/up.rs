@@ -125,6 +125,7 @@ async fn once(
         timings: options.timings,
         why: why.to_owned(),
         shown,
+        guarded: true,
         ..Errand::default()
     };
     // A first `up` has nothing to go back to.

@@ -17,6 +17,7 @@ use crate::ops::access;
 use crate::ops::connect;
 use crate::ops::encryption;
 use crate::ops::kept::Kept;
+use crate::ops::last_snapshot;
 use crate::ops::prepare;
 use crate::ops::reach::holder;
 use crate::ops::saved;
@@ -42,6 +43,10 @@ pub async fn plan(
     talk: &Arc<dyn Talk>,
 ) -> Result<Shown, OpsError> {
     let mut prepared = prepare::prepare(invocation, None, talk).await?;
+    if !prepared.plan.is_empty() {
+        let due = last_snapshot::due(&prepared, &Invocation { command: "up", ..invocation.clone() }).await?;
+        prepared.plan.notes.extend(due.map(|due| due.note));
+    }
     if let Some(out) = out {
         let holder = holder(invocation, prepared.now)?;
         let cluster = prepared.local.cluster.clone();

@@ -126,7 +126,9 @@ fn authorities_are_exchanged_on_a_running_host() -> Result<()> {
     let shown = handshakes(&cluster)?;
     assert!(old.iter().all(|name| shown.contains(name.as_str())), "{old:?}\n{shown}");
     well(&cluster)?;
-    cluster.ends(&[&CA[..], &["--restart-pods"]].concat(), 0);
+    assert_eq!(cluster.snapshots_before("before-rotate-certs-ca")?, 1, "one before two legs");
+    cluster.ends(&[&CA[..], &["--restart-pods", "--no-last-snapshot"]].concat(), 0);
+    assert_eq!(cluster.snapshots_before("before-rotate-certs-ca")?, 1, "none where nobody wants one");
     exchanged(&cluster, &old, &operators)
 }
 

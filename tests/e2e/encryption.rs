@@ -130,7 +130,9 @@ fn what_rke_encrypted_is_walked_to_a_key_of_bastide_s_own() -> Result<()> {
     cluster.write()?;
     let plan = cluster.ends(&["plan"], 2);
     assert!(plan.stdout.contains("leg by leg"), "{plan}");
-    cluster.ends(UP, 0);
+    let walked = cluster.ends(UP, 0);
+    assert!(walked.stderr.contains("keys for encryption at rest change: a snapshot is taken before"), "{walked}");
+    assert_eq!(cluster.snapshots_before("before-up-encryption")?, 1, "one before all legs: {walked}");
     all_lie_under(&cluster, "secretbox")?;
     let seen = status(&cluster, 0)?;
     assert_eq!(seen["settled"], true);

@@ -95,6 +95,7 @@ fn the_next_patch_and_back() -> Result<()> {
 
     set(&mut cluster, NEXT)?;
     record.case(&place("up"), "the next patch", || runs(&cluster, &["up", "--yes"], &new))?;
+    ensure!(cluster.snapshots_before("before-up")? == 1, "no snapshot was taken before the version changed");
     record.case(&place("rollback"), "back", || runs(&cluster, &["rollback", "--yes"], &old))?;
     record.case(&place("up that died"), "and on to the next patch", || {
         dies_between(&cluster, &new)?;

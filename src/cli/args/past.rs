@@ -6,6 +6,7 @@ use clap::Args;
 use clap::Subcommand;
 use clap::ValueEnum;
 
+use crate::cli::args::Caution;
 use crate::cli::args::Custom;
 use crate::cli::args::OutputFormat;
 use crate::cli::args::Reach;
@@ -17,6 +18,8 @@ use crate::secrets::AuthorityName;
 pub(in crate::cli) struct Rollback {
     #[command(flatten)]
     pub reach: Reach,
+    #[command(flatten)]
+    pub caution: Caution,
     /// The revision, as `bastide history` numbers it [default: the one before; after a run that died, the last reached]
     #[arg(long, value_name = "N")]
     pub to: Option<u32>,
@@ -34,6 +37,8 @@ pub(in crate::cli) struct Rollback {
 pub(in crate::cli) struct RotateCerts {
     #[command(flatten)]
     pub reach: Reach,
+    #[command(flatten)]
+    pub caution: Caution,
     #[command(flatten)]
     pub custom: Custom,
     /// Only this service's (repeatable): etcd, kubelet, kube-apiserver, kube-proxy, kube-scheduler,

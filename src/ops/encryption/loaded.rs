@@ -41,7 +41,7 @@ pub(super) fn on_hosts(desired: &Desired, observed: &Observed) -> BTreeMap<HostN
 }
 
 /// What is to lie on each control plane.
-pub(super) fn wanted(desired: &Desired) -> BTreeMap<HostName, Digest> {
+pub(in crate::ops) fn wanted(desired: &Desired) -> BTreeMap<HostName, Digest> {
     let path = path();
     let digest = |host: &crate::model::DesiredHost| Some(host.files.get(path.as_ref()?)?.digest);
     desired.hosts.iter().filter_map(|(name, host)| Some((name.clone(), digest(host)?))).collect()

@@ -12,6 +12,7 @@ pub(super) use census::prefix;
 pub(super) use change::make_way;
 pub(super) use change::settled;
 pub(super) use loaded::await_target;
+pub(super) use loaded::wanted;
 pub use rotate::RotateKeyOptions;
 pub use rotate::rotate_key;
 pub use status::EncryptionStatus;

@@ -105,6 +105,7 @@ pub async fn exchange(
             config: Some(next.config),
             yes: options.yes,
             timings: options.timings,
+            guarded: !changed,
             first,
             ..Errand::default()
         };

@@ -55,7 +55,7 @@ pub struct SaveOptions {
     /// A folder here that gets one too.
     pub local: Option<PathBuf>,
     /// What it is for, in the manifest.
-    pub why: &'static str,
+    pub why: String,
 }
 
 /// A snapshot that was taken.
@@ -301,7 +301,7 @@ async fn facts(
         name,
         taken_at: now,
         member: member.clone(),
-        why: options.why.to_owned(),
+        why: options.why.clone(),
         etcd_version: status.version,
         kubernetes: site.desired.kubernetes,
         revision: site.store().reached().map(|revision| revision.id.clone()),

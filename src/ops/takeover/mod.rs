@@ -194,5 +194,7 @@ async fn walk(
         yes: true,
         ..ExchangeOptions::default()
     };
-    Box::pin(exchange::exchange(invocation, &options, talk, cancel)).await
+    // One that is sealed to the new identity is worth most when all keys are the new ones, and must not keep anybody from getting there.
+    let invocation = Invocation { no_last_snapshot: true, ..invocation.clone() };
+    Box::pin(exchange::exchange(&invocation, &options, talk, cancel)).await
 }

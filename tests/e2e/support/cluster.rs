@@ -13,6 +13,7 @@ use bed::Cache;
 use bed::ClusterFile;
 use bed::Host;
 use bed::Node;
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// Hosts with a cluster.yml that names them, and the built program to work on them with.
@@ -152,6 +153,20 @@ impl Cluster {
     #[track_caller]
     pub(crate) fn assert_plans_nothing(&self) {
         self.ends(&["plan"], 0);
+    }
+
+    /// How many snapshots that every etcd host has are called `before`, and the time.
+    pub(crate) fn snapshots_before(&self, before: &str) -> Result<usize> {
+        let listed = self.bastide(&["etcd", "snapshot", "list", "--output", "json"])?;
+        let seen: Value = serde_json::from_str(&listed.stdout).with_context(|| listed.to_string())?;
+        let rows = seen["snapshots"].as_array().with_context(|| listed.to_string())?;
+        let hosts = self.file.nodes.iter().filter(|node| node.roles.contains(&"etcd")).count();
+        let is_meant = |row: &&Value| {
+            let name = row["name"].as_str().and_then(|name| name.strip_prefix(before));
+            let everywhere = row["places"].as_array().is_some_and(|places| places.len() == hosts);
+            name.is_some_and(|rest| rest.starts_with('_')) && !row["manifest"].is_null() && everywhere
+        };
+        Ok(rows.iter().filter(is_meant).count())
     }
 
     /// kubectl with the kubeconfig that `up` wrote; returns its standard output.
