@@ -1,6 +1,7 @@
-//! `etcd`: its arguments, what they lead to, and how it is shown.
+//! `etcd`: its arguments, and what they lead to.
 
-use std::fmt::Write as _;
+mod shown;
+
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,24 +15,23 @@ use crate::cli::args::OutputFormat;
 use crate::cli::args::Reach;
 use crate::cli::console::Console;
 use crate::cli::error;
+use crate::cli::etcd::shown::list;
+use crate::cli::etcd::shown::overview;
+use crate::cli::etcd::shown::proven;
+use crate::cli::etcd::shown::size;
 use crate::cli::restore;
 use crate::cli::restore::Recover;
 use crate::cli::restore::Rejoin;
 use crate::cli::restore::Restore;
 use crate::cli::restore::host_name;
+use crate::cli::rke;
 use crate::cli::run::ended;
 use crate::cli::run::invocation;
 use crate::cli::run::print;
-use crate::cli::table::drawn;
-use crate::cli::table::table;
 use crate::model::HostName;
 use crate::model::SnapshotName;
-use crate::model::utc;
 use crate::ops;
-use crate::ops::EtcdOverview;
-use crate::ops::Listed;
 use crate::ops::OpsError;
-use crate::ops::Proof;
 use crate::ops::SaveOptions;
 use crate::ops::SeenSnapshots;
 use crate::ops::Talk;
@@ -64,7 +64,12 @@ pub(super) enum Etcd {
     Snapshot(Snapshot),
     /// RKE's name for `etcd snapshot save`
     #[command(hide = true, name = "snapshot-save")]
-    SnapshotSave(Save),
+    SnapshotSave {
+        #[command(flatten)]
+        save: Save,
+        #[command(flatten)]
+        rke: rke::Snapshots,
+    },
     /// RKE's name for `etcd snapshot restore`
     #[command(hide = true, name = "snapshot-restore")]
     SnapshotRestore {
@@ -73,6 +78,8 @@ pub(super) enum Etcd {
         name: Option<Wanted>,
         #[command(flatten)]
         restore: Restore,
+        #[command(flatten)]
+        rke: rke::Restoring,
     },
 }
 
@@ -237,27 +244,10 @@ pub(super) async fn run(
             console.settle();
             Ok(ended(&reached, console))
         }
-        Etcd::Snapshot(Snapshot::Save(save)) | Etcd::SnapshotSave(save) => {
-            let options =
-                SaveOptions { name: save.name, from: save.from, local: save.local.folder, why: "save".to_owned() };
-            let invocation = invocation(config, &save.reach, "etcd snapshot save");
-            let saved = ops::save_snapshot(&invocation, &options, talk, cancel).await?;
-            console.settle();
-            for (place, reason) in &saved.missing {
-                console.warn(&format!("not on {place}: {reason}"));
-            }
-            let manifest = &saved.manifest;
-            let places: Vec<_> = saved.places.iter().map(ToString::to_string).collect();
-            let (revision, keys) = (manifest.etcd_revision, manifest.keys);
-            console.say(&format!(
-                "etcd at revision {revision}, {keys} keys, {} sealed to {}, on {}",
-                size(manifest.database.size),
-                size(manifest.sealed.size),
-                places.join(", ")
-            ));
-            print(&format!("{}\n", manifest.name))?;
-            Ok(if saved.missing.is_empty() { 0 } else { error::EXCEPT })
+        Etcd::Snapshot(Snapshot::Save(save)) => {
+            taken(save, rke::Snapshots::default(), config, console, talk, cancel).await
         }
+        Etcd::SnapshotSave { save, rke } => taken(save, rke, config, console, talk, cancel).await,
         Etcd::Snapshot(Snapshot::List { reach, local, output }) => {
             let invocation = invocation(config, &reach, "etcd snapshot list");
             let seen = ops::list_snapshots(&invocation, local.folder.as_deref(), talk).await?;
@@ -281,8 +271,13 @@ pub(super) async fn run(
             let gone = ops::delete_snapshot(&invocation, &name, local.folder.as_deref(), yes, talk).await?;
             Ok(complete(&gone))
         }
-        Etcd::Snapshot(Snapshot::Restore { snapshot, restore }) | Etcd::SnapshotRestore { name: snapshot, restore } => {
-            let reached = restore::run(snapshot, restore, config, talk, cancel).await?;
+        Etcd::Snapshot(Snapshot::Restore { snapshot, restore }) => {
+            let reached = restore::run(snapshot, restore, rke::Restoring::default(), config, talk, cancel).await?;
+            console.settle();
+            Ok(ended(&reached, console))
+        }
+        Etcd::SnapshotRestore { name, restore, rke } => {
+            let reached = restore::run(name, restore, rke, config, talk, cancel).await?;
             console.settle();
             Ok(ended(&reached, console))
         }
@@ -296,114 +291,44 @@ pub(super) async fn run(
     }
 }
 
+/// Takes a snapshot and says where it lies.
+async fn taken(
+    save: Save,
+    rke: rke::Snapshots,
+    config: &Path,
+    console: &Console,
+    talk: &Arc<dyn Talk>,
+    cancel: &CancellationToken,
+) -> Result<u8, OpsError> {
+    let options = SaveOptions { name: save.name, from: save.from, local: save.local.folder, why: "save".to_owned() };
+    let invocation = rke.with(invocation(config, &save.reach, "etcd snapshot save"), &**talk)?;
+    let saved = ops::save_snapshot(&invocation, &options, talk, cancel).await?;
+    console.settle();
+    for (place, reason) in &saved.missing {
+        console.warn(&format!("not on {place}: {reason}"));
+    }
+    let manifest = &saved.manifest;
+    let places: Vec<_> = saved.places.iter().map(ToString::to_string).collect();
+    let (revision, keys) = (manifest.etcd_revision, manifest.keys);
+    console.say(&format!(
+        "etcd at revision {revision}, {keys} keys, {} sealed to {}, on {}",
+        size(manifest.database.size),
+        size(manifest.sealed.size),
+        places.join(", ")
+    ));
+    print(&format!("{}\n", manifest.name))?;
+    Ok(if saved.missing.is_empty() { 0 } else { error::EXCEPT })
+}
+
 /// Whether every place was looked at.
 fn complete(seen: &SeenSnapshots) -> u8 {
     if seen.unseen.is_empty() { 0 } else { error::EXCEPT }
-}
-
-fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string_pretty(value).map(|text| text + "\n").unwrap_or_default()
-}
-
-fn list(listed: &[Listed], format: OutputFormat) -> String {
-    if format == OutputFormat::Json {
-        return json(&serde_json::json!({ "schema": 1, "snapshots": listed }));
-    }
-    let mut table = table(&["SNAPSHOT", "TAKEN", "KUBERNETES", "REVISION", "KEYS", "SIZE", "STATE", "WHERE"]);
-    for one in listed {
-        let places: Vec<_> = one.places.iter().map(ToString::to_string).collect();
-        let told = one.manifest.as_ref();
-        let state = match (one.foreign, &one.trouble) {
-            (Some(whose), _) => format!("{whose}'s, not signed"),
-            (None, Some(trouble)) => trouble.clone(),
-            (None, None) => "signed".to_owned(),
-        };
-        table.add_row([
-            one.name.to_string(),
-            utc(one.at),
-            told.map(|told| told.kubernetes.to_string()).unwrap_or_default(),
-            told.map(|told| told.etcd_revision.to_string()).unwrap_or_default(),
-            told.map(|told| told.keys.to_string()).unwrap_or_default(),
-            size(one.size),
-            state,
-            places.join(", "),
-        ]);
-    }
-    drawn(table)
-}
-
-fn proven(proof: &Proof, format: OutputFormat) -> String {
-    if format == OutputFormat::Json {
-        return json(proof);
-    }
-    let hash = match proof.hash_equal {
-        Some(_) => "etcd's hash is the same",
-        None => "etcd's hash could not be compared (a compaction came between, or nobody signed one)",
-    };
-    format!(
-        "{} from {}: whole; restored on {} in {:.1} s: revision {}, {} keys; {hash}\n",
-        proof.name, proof.place, proof.host, proof.seconds, proof.revision, proof.keys
-    )
-}
-
-fn overview(seen: &EtcdOverview, format: OutputFormat) -> String {
-    if format == OutputFormat::Json {
-        return json(seen);
-    }
-    let mut table =
-        table(&["HOST", "MEMBER", "VERSION", "ROLE", "SIZE", "IN USE", "REVISION", "RAFT", "HASH", "FSYNC", "STATE"]);
-    for (name, member) in &seen.members {
-        let state = match &member.unreachable {
-            Some(reason) => format!("does not answer: {reason}"),
-            None if member.ailments.is_empty() && member.warnings.is_empty() => "well".to_owned(),
-            None => member.ailments.iter().chain(&member.warnings).cloned().collect::<Vec<_>>().join("\n"),
-        };
-        let role = if member.leader {
-            "leader"
-        } else if member.learner {
-            "learner"
-        } else {
-            "follower"
-        };
-        table.add_row([
-            name.to_string(),
-            member.id.clone(),
-            member.version.clone(),
-            if member.unreachable.is_some() { String::new() } else { role.to_owned() },
-            size(member.db_size),
-            size(member.db_in_use),
-            member.revision.to_string(),
-            format!("{}/{}", member.raft_applied, member.raft_index),
-            member.hash.map(|hash| format!("{hash:08x}")).unwrap_or_default(),
-            member.fsync_p99.map(|seconds| format!("{:.0} ms", seconds * 1000.0)).unwrap_or_default(),
-            state,
-        ]);
-    }
-    let mut out = drawn(table);
-    for note in &seen.notes {
-        let _ = writeln!(out, "note: {note}");
-    }
-    out
-}
-
-/// `1.5 MiB`
-fn size(bytes: u64) -> String {
-    #[allow(clippy::cast_precision_loss, reason = "shown with one digit")]
-    let mut value = bytes as f64;
-    for unit in ["B", "KiB", "MiB"] {
-        if value < 1024.0 {
-            return if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") };
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.1} GiB")
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::age;
-    use super::size;
     use super::snapshot_name;
 
     #[test]
@@ -420,10 +345,5 @@ mod tests {
         assert_eq!(snapshot_name("a.snapshot").unwrap().as_str(), "a");
         assert!(snapshot_name("../a").is_err());
         assert!(snapshot_name("").is_err());
-    }
-
-    #[test]
-    fn sizes_are_for_people() {
-        assert_eq!([size(1023), size(1536), size(5 << 30)], ["1023 B", "1.5 KiB", "5.0 GiB"]);
     }
 }

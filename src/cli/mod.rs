@@ -9,6 +9,7 @@ mod error;
 mod etcd;
 mod past;
 mod restore;
+mod rke;
 mod run;
 mod show;
 mod table;

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::args::Caution;
 use crate::cli::args::Consent;
 use crate::cli::args::Reach;
+use crate::cli::rke::Restoring;
 use crate::cli::run::invocation;
 use crate::model::HostName;
 use crate::model::SnapshotName;
@@ -155,6 +156,7 @@ pub(super) fn host_name(text: &str) -> Result<HostName, String> {
 pub(super) async fn run(
     snapshot: Option<Wanted>,
     restore: Restore,
+    rke: Restoring,
     config: &Path,
     talk: &Arc<dyn Talk>,
     cancel: &CancellationToken,
@@ -168,7 +170,7 @@ pub(super) async fn run(
         cluster: restore.consent.cluster,
         timings: restore.timings,
     };
-    let invocation = invocation(config, &restore.reach, "etcd snapshot restore");
+    let invocation = rke.with(invocation(config, &restore.reach, "etcd snapshot restore"), &**talk)?;
     Box::pin(ops::restore(&restore.caution.with(invocation), &options, talk, cancel)).await
 }
 

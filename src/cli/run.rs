@@ -135,13 +135,12 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
             Ok(ended(&if silent.is_empty() { Reached::Wholly } else { Reached::Except(silent) }, console))
         }
         Command::State(command) => state(command, &config, console, &talk, cancel).await,
-        Command::Util(Util::GetStateFile { reach }) => {
-            let take_over = TakeOver::default();
-            let recover =
-                State::Recover { reach, host: None, file: None, recipient_key: None, signer: None, take_over };
-            state(recover, &config, console, &talk, cancel).await
+        Command::Util(Util::GetStateFile { reach, common }) => {
+            let invocation = common.with(invocation(&config, &reach, "state recover"));
+            print(&ops::recover(&invocation, &ops::RecoverOptions::default(), &talk).await?)?;
+            Ok(0)
         }
-        Command::Util(Util::GetKubeconfig) => {
+        Command::Util(Util::GetKubeconfig { .. }) => {
             ops::write_kubeconfig(&alone("kubeconfig"), &Destination::Beside, "admin", 30, &*talk)?;
             Ok(0)
         }
@@ -293,6 +292,8 @@ pub(super) fn invocation(config: &Path, reach: &Reach, command: &'static str) ->
         kubernetes_version: reach.kubernetes_version.clone(),
         accept_new_host_keys: reach.accept_new_host_keys,
         without: reach.without.clone(),
+        ssh_agent: false,
+        bucket: None,
         no_last_snapshot: false,
         command,
         who: who(),

@@ -17,6 +17,7 @@ use crate::model::Content;
 const INTERVAL_HOURS: u32 = 12;
 const RETENTION: u32 = 6;
 const TIMEOUT: u32 = 300;
+const AMAZON: &str = "s3.amazonaws.com";
 
 const KEYS_ELSEWHERE: &str = "or write neither, and give both as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
 
@@ -115,6 +116,50 @@ fn bucket(backup: &Section) -> Option<BackupBucket> {
     Some(BackupBucket { address, keys })
 }
 
+/// A bucket as flags of a command name it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BucketWords {
+    /// As `endpoint`; none is Amazon's, as with RKE.
+    pub endpoint: Option<String>,
+    /// As `bucket_name`.
+    pub bucket: Option<String>,
+    /// As `region`.
+    pub region: Option<String>,
+    /// As `folder`.
+    pub folder: Option<String>,
+    /// As `custom_ca`.
+    pub authorities: Option<String>,
+    /// As `access_key` and `secret_key`.
+    pub keys: Option<(Content, Content)>,
+}
+
+impl BucketWords {
+    /// What they mean, or what is wrong with them; no key is repeated.
+    pub fn bucket(&self) -> Result<BackupBucket, String> {
+        let named = self.bucket.as_deref().ok_or("name the bucket with --bucket-name")?;
+        let (host, port) = server(self.endpoint.as_deref().unwrap_or(AMAZON))?;
+        let address = BucketAddress {
+            host,
+            port,
+            bucket: name(named)?,
+            region: self.region.as_deref().map(region).transpose()?,
+            folder: self.folder.as_deref().map(folder).transpose()?.unwrap_or_default(),
+            authorities: self.authorities.as_deref().map(authorities).transpose()?,
+        };
+        let read = |content: &Content| key(content.expose_text().unwrap_or("\n"));
+        let keys = self.keys.as_ref().map(|(access, secret)| {
+            Ok::<_, String>(BucketKeys { access: read(access)?, secret: read(secret)?, token: None })
+        });
+        Ok(BackupBucket { address, keys: keys.transpose()? })
+    }
+}
+
+/// Its own words, since a problem never repeats a key.
+fn key(text: &str) -> Result<Content, String> {
+    let plain = text.bytes().all(|b| b.is_ascii_graphic());
+    if plain { Ok(Content::new(text)) } else { Err("a key has no spaces, line ends or special characters".to_owned()) }
+}
+
 /// One without the other opens nothing.
 fn keys(section: &Section) -> Option<BucketKeys> {
     let [access, secret] = ["access_key", "secret_key"].map(|key| section.given(key));
@@ -126,11 +171,6 @@ fn keys(section: &Section) -> Option<BucketKeys> {
         (None, Some(secret)) => lone(secret, "access_key"),
         _ => {}
     }
-    // Its own words, since a problem never repeats a key.
-    let key = |text: &str| {
-        let plain = text.bytes().all(|b| b.is_ascii_graphic());
-        if plain { Ok(Content::new(text)) } else { Err("a key has no spaces, line ends or special characters") }
-    };
     let [access, secret] = [access, secret].map(|field| field.and_then(|field| field.parsed(key)));
     Some(BucketKeys { access: access?, secret: secret?, token: None })
 }

@@ -30,6 +30,7 @@ mod upgrade;
 mod values;
 mod version;
 
+pub use backup::BucketWords;
 pub use cluster::*;
 pub use files::read_bytes;
 pub use files::read_text;

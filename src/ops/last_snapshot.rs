@@ -33,7 +33,7 @@ pub(super) async fn due(prepared: &Prepared, invocation: &Invocation) -> Result<
         let note = format!("{changes}: no snapshot is taken before (--no-last-snapshot)");
         return Ok(Some(Due { note, site: None, name }));
     }
-    let site = Site::beside(&prepared.local.cluster, kept, prepared.fleet.clone())?;
+    let site = Site::beside(&prepared.local, kept, prepared.fleet.clone())?;
     let prefix = encryption::prefix(&target.desired, &target.blobs);
     let life = before::look(&site, None, &prefix).await;
     let note = announced(&changes, &name, life);

@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use crate::config;
 use crate::config::AddonSource;
+use crate::config::BackupBucket;
 use crate::config::Cluster;
 use crate::config::ParseOptions;
 use crate::config::Problem;
 use crate::host::Contents;
 use crate::model::Blobs;
 use crate::model::Digest;
+use crate::model::KeySource;
 use crate::ops::OpsError;
 use crate::release;
 use crate::release::Bundle;
@@ -31,12 +33,25 @@ pub struct Invocation {
     pub without: Vec<String>,
     /// `--custom-certs`: the folder with what an external authority signed.
     pub custom_certs: Option<PathBuf>,
+    /// `--ssh-agent-auth`: keys are the agent's, whatever the file says.
+    pub ssh_agent: bool,
+    /// `--s3`: the bucket of this command; none leaves it to the file.
+    pub bucket: Option<BucketChoice>,
     /// `--no-last-snapshot`.
     pub no_last_snapshot: bool,
     /// The verb, for history and lock.
     pub command: &'static str,
     /// `user@machine`.
     pub who: String,
+}
+
+/// A bucket that a command was told to use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BucketChoice {
+    /// The one that cluster.yml must name.
+    OfFile,
+    /// This one.
+    Named(BackupBucket),
 }
 
 /// The cluster's file, read.
@@ -47,6 +62,8 @@ pub struct Local {
     pub digest: Digest,
     /// What it means; boxed, because every command's future carries it.
     pub cluster: Box<Cluster>,
+    /// Where snapshots go besides the hosts; what hosts are told is the file's alone.
+    pub bucket: Option<BackupBucket>,
     /// What should be known about it.
     pub warnings: Vec<Problem>,
     /// Texts of addons.
@@ -67,12 +84,28 @@ impl Local {
             supported: release::supported(),
             home: etcetera::home_dir().ok(),
         };
-        let parsed = config::parse(&text, &options)?;
+        let mut parsed = config::parse(&text, &options)?;
+        let backup = &parsed.cluster.services.etcd.backup;
+        let bucket = match &invocation.bucket {
+            Some(BucketChoice::Named(bucket)) => Some(bucket.clone()),
+            Some(BucketChoice::OfFile) if backup.bucket.is_none() => {
+                let words = "--s3: cluster.yml names no bucket (services.etcd.backup_config.s3backupconfig): name one with --bucket-name";
+                return Err(OpsError::Impossible(words.to_owned()));
+            }
+            Some(BucketChoice::OfFile) | None => backup.bucket.clone(),
+        };
+        if invocation.ssh_agent {
+            let nodes = parsed.cluster.nodes.iter_mut().map(|node| &mut node.login);
+            for login in nodes.chain(parsed.cluster.ssh.jumps.iter_mut().map(|jump| &mut jump.login)) {
+                login.keys = vec![KeySource::Agent];
+            }
+        }
         let addons = addons(&parsed.cluster, path.parent().unwrap_or(Path::new(".")))?;
         Ok(Self {
             path: path.clone(),
             digest: Digest::of(text.as_bytes()),
             cluster: Box::new(parsed.cluster),
+            bucket,
             warnings: parsed.warnings,
             addons,
         })

@@ -87,6 +87,7 @@ pub use history::Past;
 pub use history::Undone;
 pub use history::history;
 pub use history::prune;
+pub use local::BucketChoice;
 pub use local::Invocation;
 pub use local::Local;
 pub use prepare::now;

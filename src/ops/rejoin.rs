@@ -125,7 +125,7 @@ async fn begin(invocation: &Invocation, options: &RestoreOptions, talk: &Arc<dyn
     if let Some(secrets) = kept.secrets.as_mut() {
         secrets.etcd.away = away.iter().filter(|name| host.as_ref() != Some(*name)).cloned().collect();
     }
-    let last = Site::beside(&local.cluster, &kept, fleet.clone())?;
+    let last = Site::beside(&local, &kept, fleet.clone())?;
     let last = Some(last).filter(|_| open.is_none() && !invocation.no_last_snapshot);
     let mut prepared = prepare::survey(local, kept, None, bundle, fleet, &**talk).await?;
     let joining = match &host {

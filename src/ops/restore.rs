@@ -153,7 +153,7 @@ async fn begin(
     let history = store.history();
     let bundle = local.bundle()?;
     let fleet = prepare::fleet(&local, invocation, talk).await?;
-    let site = Site::beside(&local.cluster, &kept, fleet.clone())?;
+    let site = Site::beside(&local, &kept, fleet.clone())?;
     let open = restored::unfinished(&history);
     let goes_on = open.is_some();
     let mut origin = origin(wanted, &mut kept, &site, &local, options, goes_on, &**talk).await?;

@@ -5,6 +5,7 @@ use clap::Subcommand;
 
 use crate::cli::args::Output;
 use crate::cli::args::Reach;
+use crate::cli::rke::Common;
 
 /// `state`
 #[derive(Debug, Subcommand)]
@@ -92,10 +93,15 @@ pub(in crate::cli) enum Cert {
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Util {
     /// `kubeconfig`
-    GetKubeconfig,
+    GetKubeconfig {
+        #[command(flatten)]
+        common: Common,
+    },
     /// `state recover`
     GetStateFile {
         #[command(flatten)]
         reach: Reach,
+        #[command(flatten)]
+        common: Common,
     },
 }

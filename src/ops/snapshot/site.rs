@@ -14,7 +14,6 @@ use crate::bucket::Bucket;
 use crate::bucket::BucketError;
 use crate::bucket::Role;
 use crate::config::BackupBucket;
-use crate::config::Cluster;
 use crate::model::BucketKeys;
 use crate::model::Content;
 use crate::model::Desired;
@@ -70,11 +69,11 @@ impl Site {
         // Before any host is asked.
         kept.secrets()?;
         let fleet = prepare::fleet(&local, invocation, talk).await?;
-        Self::beside(&local.cluster, &kept, fleet)
+        Self::beside(&local, &kept, fleet)
     }
 
     /// On a state and connections that a command has opened already.
-    pub(in crate::ops) fn beside(cluster: &Cluster, kept: &Kept, fleet: Fleet<RealHost>) -> Result<Self, OpsError> {
+    pub(in crate::ops) fn beside(local: &Local, kept: &Kept, fleet: Fleet<RealHost>) -> Result<Self, OpsError> {
         let secrets = kept.secrets()?;
         let nothing = || OpsError::NothingBegun { folder: kept.folder.clone() };
         let desired = kept.reached.clone().or(kept.newest.clone()).ok_or_else(nothing)?;
@@ -86,12 +85,12 @@ impl Site {
         });
         let credentials = credentials.collect();
         let store = kept.store()?.again()?;
-        let backup = &cluster.services.etcd.backup;
-        let depot = backup.bucket.as_ref().map(|bucket| Depot {
+        let backup = &local.cluster.services.etcd.backup;
+        let depot = local.bucket.as_ref().map(|bucket| Depot {
             place: Place::Bucket { url: bucket.address.to_string() },
             bucket: opened(bucket).map(Arc::new),
         });
-        let patience = Patience::of(cluster.options.deadlines.health).question;
+        let patience = Patience::of(local.cluster.options.deadlines.health).question;
         Ok(Self { fleet, desired, credentials, store, depot, retention: backup.retention, patience })
     }
 
