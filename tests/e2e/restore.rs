@@ -273,7 +273,10 @@ pub(crate) const ETCDCTL: &str = "/root/etcdctl --endpoints https://127.0.0.1:23
 pub(crate) fn put_etcdctl(cluster: &Cluster, host: &str) -> Result<()> {
     let series = if cluster.file.minor == "1.36" { "3.6" } else { "3.7" };
     let program = Cache::from_environment().folder().join(format!("artifacts/etcd-{series}/etcdctl"));
-    cluster.host(host).put(&program, "/root/etcdctl").map(drop)
+    let host = cluster.host(host);
+    host.put(&program, "/root/etcdctl.new")?;
+    // Somebody may be running the one that is there: it is not written over, but gives its name away.
+    host.ssh("mv /root/etcdctl.new /root/etcdctl").map(drop)
 }
 
 fn abort(cluster: &Cluster) -> Result<Ended> {
