@@ -132,7 +132,6 @@ fn hints(error: &OpsError) -> Vec<String> {
         OpsError::OtherRelease { found, .. } => {
             vec![format!("write `kubernetes_version: {found}`, or name a bundle of the version you want")]
         }
-        OpsError::AddonUrl { .. } => hint("download the file, look at it, and name its path"),
         OpsError::NothingBegun { .. } => hint("`bastide up` makes the cluster"),
         OpsError::StateMissing { .. } => {
             hint("put the state folder back beside cluster.yml, or run `bastide state recover --host HOST`")

@@ -276,10 +276,8 @@ pub struct KubeletService {
 pub enum AddonSource {
     /// `addons`: YAML documents.
     Inline(Content),
-    /// An entry of `addons_include` that is a path, relative to cluster.yml.
+    /// An entry of `addons_include`: a path, relative to cluster.yml.
     Path(PathBuf),
-    /// An entry of `addons_include` that is a URL.
-    Url(String),
 }
 
 /// What stands under `bastide:`.

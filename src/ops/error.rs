@@ -65,12 +65,6 @@ pub enum OpsError {
         /// What the file asks for.
         wanted: KubeVersion,
     },
-    /// An addon can't be fetched.
-    #[error("addons_include: {url}: bastide does not fetch addons from URLs yet")]
-    AddonUrl {
-        /// As written.
-        url: String,
-    },
     /// What the file asks for can't be rendered.
     #[error(transparent)]
     Render(#[from] RenderErrors),

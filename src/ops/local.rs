@@ -151,7 +151,6 @@ fn addons(cluster: &Cluster, beside: &Path) -> Result<Vec<AddonText>, OpsError> 
             let text = config::read_bytes(&place).map_err(|source| OpsError::local(&place, source))?;
             Ok(AddonText { name: path.display().to_string(), text: crate::model::Content::new(text) })
         }
-        AddonSource::Url(url) => Err(OpsError::AddonUrl { url: url.clone() }),
     };
     cluster.addons.iter().map(read).collect()
 }
