@@ -29,7 +29,8 @@ use crate::host::HostError;
 
 /// The longest answer is that of an API server about its metrics: some megabytes, more in a large cluster.
 const LONGEST_ANSWER: u64 = 64 << 20;
-const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// A component's own host.
+pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Why a component could not be asked, without its host: whoever asks names that. An unhealthy answer is no error: see [`Health`].
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +129,11 @@ pub async fn scheduler<H: Host>(host: &H, deadline: Duration) -> Result<Health, 
 /// `/healthz` of the kubelet on its own host.
 pub async fn kubelet<H: Host>(host: &H, deadline: Duration) -> Result<Health, ProbeError> {
     asked(host, LOOPBACK, 10248, None, "/healthz", deadline).await
+}
+
+/// `/livez` of kube-proxy on its own host. `/healthz` says besides whether the node is about to go.
+pub async fn proxy<H: Host>(host: &H, deadline: Duration) -> Result<Health, ProbeError> {
+    asked(host, LOOPBACK, 10256, None, "/livez", deadline).await
 }
 
 /// `/health` of the etcd member on its own host: whether it can commit, hence whether there is quorum.

@@ -79,6 +79,8 @@ fn component(gate: &Gate) -> Option<&'static str> {
         Gate::ControllerManager { .. } => Some("kube-controller-manager"),
         Gate::Scheduler { .. } => Some("kube-scheduler"),
         Gate::Kubelet { .. } | Gate::NodeReady { .. } => Some("kubelet.service"),
+        Gate::Proxy { .. } => Some("kube-proxy"),
+        Gate::Balancer { .. } => Some("haproxy"),
         Gate::SystemWorkloads => None,
     }
 }
@@ -87,6 +89,7 @@ fn component(gate: &Gate) -> Option<&'static str> {
 pub(super) fn words(gate: &Gate) -> String {
     match (gate, gate.host(), component(gate)) {
         (Gate::NodeReady { host }, ..) => format!("{host}: node Ready"),
+        (Gate::Balancer { host }, ..) => format!("{host}: balancer"),
         (_, Some(host), Some(component)) => format!("{host}: {}", component.trim_end_matches(".service")),
         _ => "system workloads".to_owned(),
     }

@@ -284,6 +284,16 @@ pub enum Gate {
         /// Which.
         host: HostName,
     },
+    /// That kube-proxy's `/livez` is ok: it could write the rules that it was to write.
+    Proxy {
+        /// Which.
+        host: HostName,
+    },
+    /// An API server is ready behind that host's own balancer.
+    Balancer {
+        /// Which.
+        host: HostName,
+    },
     /// The Node is Ready with the host's present boot.
     NodeReady {
         /// Which.
@@ -302,6 +312,8 @@ impl Gate {
             | Self::ControllerManager { host }
             | Self::Scheduler { host }
             | Self::Kubelet { host }
+            | Self::Proxy { host }
+            | Self::Balancer { host }
             | Self::NodeReady { host } => Some(host),
             Self::SystemWorkloads => None,
         }

@@ -1,5 +1,7 @@
 //! The cluster as the plan's runner needs it: objects and health, through the hosts' own connections.
 
+mod health;
+
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -14,13 +16,11 @@ use crate::api::ApiError;
 use crate::api::Credentials;
 use crate::api::etcd::Etcd;
 use crate::api::probe;
-use crate::apply::Health;
 use crate::config::Deadlines;
 use crate::host::Host;
 use crate::model::Blobs;
 use crate::model::Desired;
 use crate::model::Digest;
-use crate::model::Gate;
 use crate::model::HostName;
 use crate::model::ObjectId;
 use crate::model::ObjectSet;
@@ -73,6 +73,14 @@ impl std::fmt::Display for Trouble {
 impl Trouble {
     fn silent(reason: impl std::fmt::Display) -> Self {
         Self::Silent(reason.to_string())
+    }
+}
+
+fn told(answer: Result<probe::Health, probe::ProbeError>) -> Result<(), Trouble> {
+    match answer {
+        Ok(probe::Health::Ok) => Ok(()),
+        Ok(probe::Health::Unwell(words)) => Err(Trouble::Unwell(words)),
+        Err(error) => Err(Trouble::silent(error)),
     }
 }
 
@@ -214,12 +222,6 @@ impl<H: Host> Doors<H> {
         Ok((host, seat))
     }
 
-    /// Whether that API server is ready.
-    pub(super) async fn api_server(&self, name: &HostName) -> Result<(), Trouble> {
-        let (host, seat) = self.seat(name)?;
-        told(probe::api_server(&**host, seat.address, &self.kubernetes, self.patience.question).await)
-    }
-
     /// The digest of the encryption configuration that this API server works with; none where it does not say.
     pub(super) async fn loaded_encryption(&self, name: &HostName) -> Result<Option<Digest>, Trouble> {
         let (host, seat) = self.seat(name)?;
@@ -261,69 +263,12 @@ impl<H: Host> Doors<H> {
         Some(Etcd { host, address, credentials, deadline: self.patience.question })
     }
 
-    /// Whether that controller manager is healthy.
-    pub(super) async fn controller_manager(&self, name: &HostName) -> Result<(), Trouble> {
-        told(probe::controller_manager(&**self.seat(name)?.0, self.patience.question).await)
-    }
-
-    /// Whether that scheduler is healthy.
-    pub(super) async fn scheduler(&self, name: &HostName) -> Result<(), Trouble> {
-        told(probe::scheduler(&**self.seat(name)?.0, self.patience.question).await)
-    }
-
-    /// Whether that kubelet is healthy.
-    pub(super) async fn kubelet(&self, name: &HostName) -> Result<(), Trouble> {
-        told(probe::kubelet(&**self.seat(name)?.0, self.patience.question).await)
-    }
-
-    /// Whether that member is healthy and knows every member as started.
-    pub(super) async fn etcd_member(&self, name: &HostName) -> Result<(), Trouble> {
-        told(probe::etcd(&**self.seat(name)?.0, self.patience.question).await)?;
-        let etcd = self.etcd(name).ok_or_else(|| Trouble::silent("it has no health-check certificate"))?;
-        let members = etcd.members_it_knows().await.map_err(Trouble::silent)?;
-        let expected = self.seats.iter().filter(|(name, seat)| seat.etcd && !self.away.contains(*name)).count();
-        let started = members.iter().filter(|member| !member.name.is_empty() && !member.learner).count();
-        if started == expected {
-            Ok(())
-        } else {
-            Err(Trouble::Unwell(format!("{started} of {expected} members have started")))
-        }
-    }
-
     /// The host of the etcd member that leads, where one of those that answer does.
     pub(super) async fn etcd_leader(&self) -> Option<HostName> {
         let asked = self
             .etcd_members()
             .map(|(name, etcd)| async move { etcd.status().await.ok()?.leads().then(|| name.clone()) });
         futures::future::join_all(asked).await.into_iter().flatten().next()
-    }
-
-    /// Whether that member can commit, whatever the other ones are doing.
-    pub(super) async fn etcd_commits(&self, name: &HostName) -> bool {
-        let Ok((host, _)) = self.seat(name) else { return false };
-        told(probe::etcd(&**host, self.patience.question).await) == Ok(())
-    }
-
-    /// Whether the node is Ready with the host's present boot.
-    pub(super) async fn node_ready(&self, name: &HostName) -> Result<(), Trouble> {
-        let boot = self.boots.get(name).map(String::as_str).unwrap_or_default();
-        let api = self.ready_api().await.map_err(Trouble::Silent)?;
-        match api.node_ready(name, boot).await {
-            Ok(None) => Ok(()),
-            Ok(Some(reason)) => Err(Trouble::Unwell(reason)),
-            Err(error) => Err(Trouble::Silent(self.lost(&error).await)),
-        }
-    }
-
-    /// Whether every Deployment and DaemonSet of bastide's own is rolled out, as far as hosts answer.
-    pub(super) async fn system_workloads(&self) -> Result<(), Trouble> {
-        let api = self.ready_api().await.map_err(Trouble::Silent)?;
-        let left_out = self.seats.keys().filter(|name| !self.hosts.contains_key(*name)).cloned().collect();
-        match api.workloads_ready(&self.workloads, &left_out).await {
-            Ok(waiting) if waiting.is_empty() => Ok(()),
-            Ok(waiting) => Err(Trouble::Unwell(waiting.join("; "))),
-            Err(error) => Err(Trouble::Silent(self.lost(&error).await)),
-        }
     }
 
     async fn ready_api(&self) -> Result<Arc<Api>, String> {
@@ -337,41 +282,6 @@ impl<H: Host> Doors<H> {
     async fn lost(&self, error: &ApiError) -> String {
         self.forget_api().await;
         error.to_string()
-    }
-}
-
-fn told(answer: Result<probe::Health, probe::ProbeError>) -> Result<(), Trouble> {
-    match answer {
-        Ok(probe::Health::Ok) => Ok(()),
-        Ok(probe::Health::Unwell(words)) => Err(Trouble::Unwell(words)),
-        Err(error) => Err(Trouble::silent(error)),
-    }
-}
-
-impl<H: Host> crate::apply::Cluster for Doors<H> {
-    async fn apply(&self, action: &crate::model::ObjectAction) -> Result<(), String> {
-        let api = self.ready_api().await?;
-        match api.apply(action, &self.blobs).await {
-            Ok(()) => Ok(()),
-            Err(error) => Err(self.lost(&error).await),
-        }
-    }
-
-    async fn gate(&self, gate: &Gate) -> Result<Health, String> {
-        let answer = match gate {
-            Gate::EtcdMember { host } => self.etcd_member(host).await,
-            Gate::ApiServer { host } => self.api_server(host).await,
-            Gate::ControllerManager { host } => self.controller_manager(host).await,
-            Gate::Scheduler { host } => self.scheduler(host).await,
-            Gate::Kubelet { host } => self.kubelet(host).await,
-            Gate::NodeReady { host } => self.node_ready(host).await,
-            Gate::SystemWorkloads => self.system_workloads().await,
-        };
-        match answer {
-            Ok(()) => Ok(Health::Well),
-            Err(Trouble::Unwell(words)) => Ok(Health::Unwell(words)),
-            Err(Trouble::Silent(reason)) => Err(reason),
-        }
     }
 }
 

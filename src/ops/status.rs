@@ -187,6 +187,10 @@ async fn healths(hosts: &BTreeMap<HostName, DesiredHost>, doors: &Doors<RealHost
             note("kube-scheduler", doors.scheduler(name).await);
         }
         note("kubelet", doors.kubelet(name).await);
+        if !host.roles.control_plane() {
+            note("balancer", doors.balancer(name).await);
+        }
+        note("kube-proxy", doors.proxy(name).await);
         note("node", doors.node_ready(name).await);
         (name.clone(), HostStatus { components, ..HostStatus::default() })
     });

@@ -22,7 +22,7 @@ const SINGLE: [Component; 2] = [Component::Etcd, Component::ApiServer];
 /// where quorum is lost already.
 pub fn lint(plan: &Plan, target: &Desired, unprotected: &[Component]) -> Vec<String> {
     let mut broken = Vec::new();
-    for stage in &plan.stages {
+    for (at, stage) in plan.stages.iter().enumerate() {
         if stage.width == 0 && !stage.steps.is_empty() {
             broken.push(format!("{}: no step may run", stage.title));
         }
@@ -39,7 +39,7 @@ pub fn lint(plan: &Plan, target: &Desired, unprotected: &[Component]) -> Vec<Str
             if plan.left_out.contains(&step.host) {
                 broken.push(format!("{}: {} is left out", stage.title, step.host));
             }
-            broken.extend(ungated(stage, step, target));
+            broken.extend(ungated(&plan.stages[at..], step, target));
         }
     }
     broken
@@ -66,12 +66,19 @@ fn interrupted(step: &Step, target: &Desired) -> BTreeSet<Component> {
         .collect()
 }
 
-fn ungated(stage: &Stage, step: &Step, target: &Desired) -> Vec<String> {
+/// `stages` begins with the one that the step is in. What lives off the API alone may be waited for with a later stage: on a new
+/// cluster it is, with the nodes.
+fn ungated(stages: &[Stage], step: &Step, target: &Desired) -> Vec<String> {
+    let title = stages.first().map_or("", |stage| stage.title.as_str());
+    let later = |component, gate: &Gate| {
+        matches!(component, Component::Proxy | Component::Balancer)
+            && stages.iter().any(|stage| stage.gates.contains(gate))
+    };
     interrupted(step, target)
         .into_iter()
         .filter_map(|component| Some((component, gate_of(component, &step.host)?)))
-        .filter(|(_, gate)| !step.gates.contains(gate))
-        .map(|(component, _)| format!("{}: {} on {} has no gate", stage.title, component.as_str(), step.host))
+        .filter(|(component, gate)| !step.gates.contains(gate) && !later(*component, gate))
+        .map(|(component, _)| format!("{title}: {} on {} has no gate", component.as_str(), step.host))
         .collect()
 }
 
@@ -84,11 +91,8 @@ pub(super) fn gate_of(component: Component, host: &HostName) -> Option<Gate> {
         Component::ControllerManager => Some(Gate::ControllerManager { host }),
         Component::Scheduler => Some(Gate::Scheduler { host }),
         Component::Kubelet => Some(Gate::Kubelet { host }),
-        Component::System
-        | Component::Containerd
-        | Component::Balancer
-        | Component::Proxy
-        | Component::Operator
-        | Component::Recurring => None,
+        Component::Proxy => Some(Gate::Proxy { host }),
+        Component::Balancer => Some(Gate::Balancer { host }),
+        Component::System | Component::Containerd | Component::Operator | Component::Recurring => None,
     }
 }

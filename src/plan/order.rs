@@ -79,7 +79,7 @@ const ORDER: [Move; 6] = [
     },
 ];
 
-/// The gates of everything on a host.
+/// The gates of a host's part of the control plane and of its kubelet.
 fn all_gates(host: &HostName, diff: &HostDiff) -> Vec<Gate> {
     let mut components = Vec::new();
     if diff.roles.etcd() {
@@ -90,6 +90,13 @@ fn all_gates(host: &HostName, diff: &HostDiff) -> Vec<Gate> {
     }
     components.push(Component::Kubelet);
     components.into_iter().filter_map(|component| gate_of(component, host)).collect()
+}
+
+/// The gates of what lives off an API server: the way to one, where the host has none itself, and the rules for services.
+fn caller_gates(host: &HostName, diff: &HostDiff) -> Vec<Gate> {
+    let balancer = (!diff.roles.control_plane()).then_some(Component::Balancer);
+    let components = balancer.into_iter().chain([Component::Proxy]);
+    components.filter_map(|component| gate_of(component, host)).collect()
 }
 
 /// Orders everything.
@@ -133,7 +140,9 @@ fn made(situation: &Situation<'_>, diffs: &Diffs, objects: Vec<ObjectAction>) ->
     if objects.is_empty() && diffs.values().all(HostDiff::is_empty) && situation.seen_well(diffs) {
         return Vec::new();
     }
-    let mut gates: Vec<_> = diffs.keys().filter_map(|host| situation.ready(host)).collect();
+    // Objects need not wait for these: kube-proxy starts again ten seconds later where it found no API server yet.
+    let mut gates: Vec<_> = diffs.iter().flat_map(|(host, diff)| caller_gates(host, diff)).collect();
+    gates.extend(diffs.keys().filter_map(|host| situation.ready(host)));
     if situation.ready_expected {
         gates.push(Gate::SystemWorkloads);
     }
@@ -208,6 +217,7 @@ fn revived(title: &str, situation: &Situation<'_>, diffs: &Diffs, which: fn(&Hos
         .into_iter()
         .map(|(host, diff)| {
             let mut gates = all_gates(host, diff);
+            gates.extend(caller_gates(host, diff));
             gates.extend(situation.ready(host));
             whole(host, diff, gates)
         })
@@ -267,7 +277,7 @@ pub(super) fn move_gates(
     diff: &HostDiff,
     components: &BTreeSet<Component>,
 ) -> Vec<Gate> {
-    let own: Vec<_> = components.iter().filter_map(|component| gate_of(*component, host)).collect();
+    let mut own: Vec<_> = components.iter().filter_map(|component| gate_of(*component, host)).collect();
     let carries_node = components.iter().any(|component| {
         matches!(component, Component::Containerd | Component::Kubelet | Component::Balancer | Component::Proxy)
     });
@@ -275,6 +285,8 @@ pub(super) fn move_gates(
         return own;
     }
     let mut gates = all_gates(host, diff);
+    own.retain(|gate| !gates.contains(gate));
+    gates.extend(own);
     gates.extend(situation.ready(host));
     gates
 }

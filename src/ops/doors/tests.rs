@@ -19,10 +19,13 @@ use super::API_PORT;
 use super::Doors;
 use super::Keys;
 use super::Trouble;
+use crate::apply::Cluster as _;
+use crate::apply::Health;
 use crate::config::KeyAlgorithm;
 use crate::host::fake::FakeHost;
 use crate::host::fake::Server;
 use crate::model::Desired;
+use crate::model::Gate;
 use crate::model::HostName;
 use crate::ops::OpsError;
 use crate::ops::prepare;
@@ -114,4 +117,14 @@ async fn whoever_could_not_ask_names_the_host_once() {
     assert_eq!(shown(etcd.status().await.unwrap_err()), format!("h3: etcd: {at}"));
     let broken = shown(etcd.snapshot().await.err().unwrap());
     assert!(broken.ends_with(&at) && broken.matches("h3").count() == 1, "{broken}");
+}
+
+#[tokio::test]
+async fn a_balancer_is_well_where_it_leads_to_an_api_server_of_this_cluster() {
+    let asked = Asked::default();
+    let (doors, _) = doors(&asked);
+    let gate = |host: &str| Gate::Balancer { host: HostName::new(host).unwrap() };
+    assert_eq!(doors.gate(&gate("h1")).await, Ok(Health::Well));
+    assert_eq!(*asked.lock().unwrap(), ["h1 ready"]);
+    assert!(doors.gate(&gate("h3")).await.is_err(), "nothing listens there");
 }

@@ -39,7 +39,7 @@ fn a_new_cluster_comes_up_at_once() {
     let plan = plan(&sample.desired, &sample.bare(), &fresh()).unwrap();
     assert_eq!(
         shape(&plan),
-        ["all hosts at once [5]: h1(5) h2(5) h3(5) w1(1) w2(1) /0", "cluster objects and nodes [1]:  +8 /6",]
+        ["all hosts at once [5]: h1(5) h2(5) h3(5) w1(1) w2(1) /0", "cluster objects and nodes [1]:  +8 /13",]
     );
 }
 
@@ -51,7 +51,7 @@ fn what_runs_beside_a_cluster_waits_for_it_once_and_interrupts_nothing_later() {
         shape(&made),
         [
             "all hosts at once [5]: h1(5) h2(5) h3(5) w1(1) w2(1) /0",
-            "cluster objects and nodes [1]:  +8 /6",
+            "cluster objects and nodes [1]:  +8 /13",
             "what runs beside the cluster [3]: h1(0) h2(0) h3(0) /0",
         ]
     );
@@ -148,7 +148,7 @@ fn a_living_cluster_moves_a_server_before_those_who_call_it_and_one_at_a_time() 
             "etcd, one member at a time [1]: h1(1) h2(1) h3(1) /0",
             "API servers, one at a time [1]: h1(1) h2(1) h3(1) /0",
             "controller managers and schedulers, one host at a time [1]: h1(2) h2(2) h3(2) /0",
-            "balancers and proxies [1]: h1(6) h2(6) h3(6) w1(2) w2(2) /0",
+            "balancers and proxies [1]: h1(7) h2(7) h3(7) w1(4) w2(4) /0",
             "containerd and kubelet of control planes and etcd members, one host at a time [1]: h1(6) h2(6) h3(6) /0",
             "containerd and kubelet of workers [1]: w1(2) w2(2) /0",
         ],
@@ -204,6 +204,28 @@ fn the_leader_goes_last_and_the_missing_member_first() {
     let yields =
         alone.stages.iter().flat_map(|stage| &stage.steps).any(|step| step.batch.0.contains(&Action::YieldLeadership));
     assert!(!yields, "there is nobody to lead");
+}
+
+/// A Node stays Ready for 40 s after its way to the API is gone, and for ever without rules for services.
+#[test]
+fn a_way_to_the_api_and_the_rules_for_services_are_judged_by_themselves() {
+    let changed = |component| {
+        let (old, new) = (Builder::five().build(), Builder::five().change("w1", component).build());
+        plan(&new.desired, &old.reached(), &after(&old.desired)).unwrap()
+    };
+    let host = || name("w1");
+    for (component, gate) in
+        [(Component::Balancer, Gate::Balancer { host: host() }), (Component::Proxy, Gate::Proxy { host: host() })]
+    {
+        let step = &changed(component).stages[0].steps[0];
+        assert_eq!(step.host, host());
+        assert_eq!(step.gates, [Gate::Kubelet { host: host() }, gate, Gate::NodeReady { host: host() }]);
+    }
+    let sample = Builder::five().build();
+    let made = plan(&sample.desired, &sample.bare(), &fresh()).unwrap();
+    let waits = |stage: usize, gate: &Gate| made.stages[stage].gates.contains(gate);
+    assert!(waits(1, &Gate::Balancer { host: host() }) && waits(1, &Gate::Proxy { host: host() }));
+    assert!(!waits(1, &Gate::Balancer { host: name("h1") }), "it has an API server of its own");
 }
 
 /// What stands open of a run that changed `component` on `host` and then waited in vain.
@@ -272,7 +294,7 @@ fn a_host_that_is_down_is_brought_back_whole_before_others_are_touched() {
     assert_eq!(
         shape(&plan),
         [
-            "control planes and etcd members that are down, one at a time [1]: h3(6) /0",
+            "control planes and etcd members that are down, one at a time [1]: h3(7) /0",
             "etcd, one member at a time [1]: h1(1) h2(1) /0",
         ]
     );
@@ -285,7 +307,7 @@ fn a_new_worker_is_installed_and_nobody_else_is_touched() {
     let mut observed = old.reached();
     observed.hosts.extend(new.bare().hosts.split_off(&name("w1")));
     let plan = plan(&new.desired, &observed, &after(&old.desired)).unwrap();
-    assert_eq!(shape(&plan), ["workers that are new or down [1]: w1(2) /0", "cluster objects [1]:  +1 /0"]);
+    assert_eq!(shape(&plan), ["workers that are new or down [1]: w1(4) /0", "cluster objects [1]:  +1 /0"]);
     assert!(plan.stages[0].steps[0].gates.contains(&Gate::NodeReady { host: name("w1") }));
 }
 
@@ -293,7 +315,7 @@ fn a_new_worker_is_installed_and_nobody_else_is_touched() {
 fn without_a_pod_network_nobody_waits_for_ready_nodes() {
     let sample = Builder::new(&[("h1", "cew")]).without_objects().build();
     let plan = plan(&sample.desired, &sample.bare(), &fresh()).unwrap();
-    assert!(plan.stages.iter().all(|stage| stage.gates.is_empty()));
+    assert_eq!(plan.stages.last().unwrap().gates, [Gate::Proxy { host: name("h1") }]);
     assert!(plan.notes.iter().any(|note| note.contains("no pod network")), "{:?}", plan.notes);
 }
 

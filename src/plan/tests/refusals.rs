@@ -2,6 +2,7 @@
 
 use crate::model::ClusterId;
 use crate::model::Component;
+use crate::model::Gate;
 use crate::model::KubeVersion;
 use crate::model::Observed;
 use crate::model::ObservedHost;
@@ -298,4 +299,13 @@ fn the_linter_sees_two_members_at_once_and_a_missing_gate() {
         ]
     );
     assert_eq!(lint(&plan, &new.desired, &[Component::Etcd]).len(), 1);
+
+    // A new cluster's proxies are waited for with its nodes, or it is an error.
+    let mut made = super::super::plan(&new.desired, &new.bare(), &fresh()).unwrap();
+    assert!(lint(&made, &new.desired, &[Component::Etcd, Component::ApiServer]).is_empty());
+    made.stages[1].gates.retain(|gate| *gate != Gate::Proxy { host: name("w1") });
+    assert_eq!(
+        lint(&made, &new.desired, &[Component::Etcd, Component::ApiServer]),
+        ["all hosts at once: kube-proxy on w1 has no gate"]
+    );
 }
