@@ -1,9 +1,11 @@
 //! kube-proxy: a static pod on every host, with NET_ADMIN alone. Its kernel settings are made before (`system.rs`).
 
+use serde_json::Value;
 use serde_json::json;
 
 use crate::model::Access;
 use crate::model::Component;
+use crate::render::RenderError;
 use crate::render::args;
 use crate::render::args::Flags;
 use crate::render::draft::Draft;
@@ -32,6 +34,8 @@ const CLIENT: Client = Client {
     user: "system:kube-proxy",
     leaf: LeafName::Proxy,
 };
+/// kube-proxy's default.
+const HEALTH_PORT: u16 = 10256;
 const IN_CONFIG: &str = "use bastide.kube_proxy.extra_config";
 
 /// With --config kube-proxy ignores nearly every other flag.
@@ -78,7 +82,7 @@ pub(super) fn render(draft: &mut Draft<'_, '_>) {
         field,
         get: Some(Get { path: path.to_owned(), scheme: "HTTP" }),
         host: "127.0.0.1".to_owned(),
-        port: 10256,
+        port: HEALTH_PORT,
         period,
         timeout: 5,
         failures,
@@ -112,6 +116,26 @@ pub(super) fn render(draft: &mut Draft<'_, '_>) {
     draft.pod(Component::Proxy, pod, &restart);
 }
 
+/// The kubelet's probes and bastide's own question go to 127.0.0.1: elsewhere a healthy kube-proxy would be ended again and again.
+fn stays_in_reach(draft: &mut Draft<'_, '_>, config: &Value, extra: &Value) {
+    let text = config["healthzBindAddress"].as_str().unwrap_or_default();
+    let address = text.strip_suffix(&format!(":{HEALTH_PORT}")).unwrap_or(text);
+    if ["", "0.0.0.0", "127.0.0.1", "::", "[::]"].contains(&address) {
+        return;
+    }
+    let place = if extra.get("healthzBindAddress").is_some() {
+        "bastide.kube_proxy.extra_config.healthzBindAddress".to_owned()
+    } else {
+        format!("services.{SECTION}.extra_args.healthz-bind-address")
+    };
+    draft.wrong(RenderError::Impossible {
+        place,
+        why: format!(
+            "{text}: kube-proxy's health is asked on 127.0.0.1:{HEALTH_PORT}; write 0.0.0.0 or 127.0.0.1, and no other port"
+        ),
+    });
+}
+
 fn configuration(draft: &mut Draft<'_, '_>) -> Flags {
     let cluster = draft.shop.cluster;
     let mut config = json!({
@@ -123,7 +147,7 @@ fn configuration(draft: &mut Draft<'_, '_>) -> Flags {
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpCloseWaitTimeout": "0s", "tcpEstablishedTimeout": "0s"},
         "enableProfiling": false,
         // Load balancers outside ask this port.
-        "healthzBindAddress": "0.0.0.0:10256",
+        "healthzBindAddress": format!("0.0.0.0:{HEALTH_PORT}"),
         "hostnameOverride": draft.node.name,
         // Otherwise kube-proxy sets route_localnet.
         "iptables": {"localhostNodePorts": false},
@@ -147,7 +171,7 @@ fn configuration(draft: &mut Draft<'_, '_>) -> Flags {
         if !["v", "vmodule", "feature-gates"].contains(&name.as_str())
             && !FLAGS.iter().any(|hardened| hardened.name == name)
         {
-            draft.wrong(crate::render::RenderError::Owned {
+            draft.wrong(RenderError::Owned {
                 place: format!("services.{SECTION}.extra_args.{name}"),
                 instead: format!("kube-proxy reads its configuration file alone; {IN_CONFIG}"),
             });
@@ -157,6 +181,7 @@ fn configuration(draft: &mut Draft<'_, '_>) -> Flags {
     fields::check("bastide.kube_proxy.extra_config", fields::PROXY, extra, &mut draft.shop.judge);
     kubelet_rules::structure("bastide.kube_proxy.extra_config", SECTION, FIELDS, extra, &mut draft.shop.judge);
     merge::overlay(&mut config, extra);
+    stays_in_reach(draft, &config, extra);
     let data = json!({"hint": "bastide.kube_proxy.extra_config", "document": config});
     match draft.shop.templates.render("config.yaml", &data) {
         Ok(text) => {

@@ -53,6 +53,13 @@ services:
       system-reserved: cpu=100m,memory=200Mi
     extra_args_array:
       vmodule: [kubelet=3, volume_manager=2]
+  kubeproxy:
+    extra_args:
+      feature-gates: ContextualLogging=true
+      healthz-bind-address: 127.0.0.1
+      v: 3
+    extra_args_array:
+      vmodule: [proxier=3, server=2]
   etcd:
     extra_args:
       auto-compaction-mode: periodic
@@ -64,7 +71,7 @@ services:
       watch-progress-notify-interval: 5s
 ";
 
-fn programs(minor: &str) -> [(&'static str, PathBuf); 4] {
+fn programs(minor: &str) -> [(&'static str, PathBuf); 5] {
     let cache = bed::Cache::from_environment();
     let etcd = if minor == "1.36" { "etcd-3.6" } else { "etcd-3.7" };
     let kubernetes = |name| cache.kubernetes(minor).join("bin").join(name);
@@ -72,6 +79,7 @@ fn programs(minor: &str) -> [(&'static str, PathBuf); 4] {
         ("kube-apiserver", kubernetes("kube-apiserver")),
         ("kube-controller-manager", kubernetes("kube-controller-manager")),
         ("kube-scheduler", kubernetes("kube-scheduler")),
+        ("kube-proxy", kubernetes("kube-proxy")),
         ("etcd", cache.folder().join("artifacts").join(etcd).join("etcd")),
     ]
 }
@@ -129,7 +137,7 @@ fn real_programs_take_every_class_of_extra_args() {
 #[test]
 fn every_class_of_extra_args_reaches_its_program() {
     let rendered = support::rendered(&format!("{}{CLASSES}", support::ONE_HOST));
-    let all: Vec<String> = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd"]
+    let all: Vec<String> = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "etcd"]
         .into_iter()
         .flat_map(|pod| command(&rendered, pod))
         .chain(kubelet(&rendered))
@@ -142,6 +150,7 @@ fn every_class_of_extra_args_reaches_its_program() {
         "--vmodule=garbagecollector=3",
         "--vmodule=job_controller=2",
         "--permit-port-sharing=true",
+        "--vmodule=proxier=3",
         "--max-pods=111",
         "--serialize-image-pulls=false",
         "--system-reserved=cpu=100m,memory=200Mi",

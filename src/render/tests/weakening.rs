@@ -112,6 +112,21 @@ fn other_configuration_is_laid_over_bastides_own() {
 }
 
 #[test]
+fn kube_proxy_s_health_stays_where_it_is_asked() {
+    let flag = |value: &str| {
+        problems(&format!("services: {{kubeproxy: {{extra_args: {{healthz-bind-address: '{value}'}}}}}}\n"))
+    };
+    for fits in ["127.0.0.1", "0.0.0.0:10256", "127.0.0.1:10256", "::"] {
+        assert_eq!(flag(fits), "none", "{fits}");
+    }
+    for lost in ["0.0.0.0:10300", "192.0.2.1", "127.0.0.1:"] {
+        assert!(flag(lost).contains("services.kubeproxy.extra_args.healthz-bind-address"), "{lost}");
+    }
+    let field = "bastide: {kube_proxy: {extra_config: {healthzBindAddress: '0.0.0.0:1'}}}\n";
+    insta::assert_snapshot!(problems(field), @"bastide.kube_proxy.extra_config.healthzBindAddress: 0.0.0.0:1: kube-proxy's health is asked on 127.0.0.1:10256; write 0.0.0.0 or 127.0.0.1, and no other port");
+}
+
+#[test]
 fn anonymous_access_can_be_allowed_only_by_name() {
     let more = "services: {kube-api: {extra_args: {anonymous-auth: true}}}\n";
     let refused = problems(more);
