@@ -72,6 +72,34 @@ bastide: {pki: {offline_ca: true}, ssh: {config: ~/.ssh/config}}
 }
 
 #[test]
+fn for_programs_each_problem_is_a_line_that_says_how_bad_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = |arguments: &[&str]| -> Vec<(String, String)> {
+        let ended = bastide(folder.path(), &[&["--log-format", "json"], arguments].concat());
+        assert_eq!((ended.status.code(), ended.stdout.len()), (Some(1), 0));
+        let line = |line: &str| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            (line["level"].as_str().unwrap().to_owned(), line["message"].as_str().unwrap().to_owned())
+        };
+        stderr(&ended).lines().map(line).collect()
+    };
+    let missing = lines(&["up"]);
+    assert_eq!(missing[0], ("error".to_owned(), "error: there is no cluster file cluster.yml".to_owned()));
+    assert!(missing[1..].iter().all(|(level, text)| level == "info" && text.starts_with("hint: ")), "{missing:?}");
+    let file = "nodes: [{address: 192.0.2.11, user: root, role: [controlplane, etcd, worker], docker_socket: x}]
+network: {plugin: flannel}
+ingress: {provider: nginx}
+";
+    std::fs::write(folder.path().join("cluster.yml"), file).unwrap();
+    let wrong = lines(&["validate", "--kubernetes-version", "v1.37"]);
+    let (levels, texts): (Vec<_>, Vec<_>) = wrong.into_iter().unzip();
+    assert_eq!(levels, ["warning", "error", "error"], "{texts:?}");
+    assert!(texts[1].starts_with("cluster.yml:3:21: ingress.provider: RKE knows nginx"), "{texts:?}");
+    assert!(texts[1].contains("; write `ingress: {provider: none}`"), "{texts:?}");
+    assert_eq!(texts[2], "error: cluster.yml has 1 error");
+}
+
+#[test]
 fn a_wrong_command_line_is_neither_a_failure_nor_a_change() {
     let folder = tempfile::tempdir().unwrap();
     for wrong in [&["upp"][..], &["up", "--bogus"], &["remove", "--yes"], &[]] {

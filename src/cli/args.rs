@@ -189,6 +189,24 @@ pub(super) enum Command {
     Host(HostVerb),
 }
 
+impl Command {
+    /// Whether there is nothing to be finished where it is interrupted.
+    pub(super) fn only_looks(&self) -> bool {
+        matches!(
+            self,
+            Self::Validate(_)
+                | Self::Plan(_)
+                | Self::Status(_)
+                | Self::Kubeconfig(_)
+                | Self::Diff(_)
+                | Self::Runbook
+                | Self::Hosts(_)
+                | Self::Completions { .. }
+                | Self::Man { .. }
+        )
+    }
+}
+
 /// What every command that reaches hosts takes.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct Reach {

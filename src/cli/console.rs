@@ -5,6 +5,8 @@ use std::io::IsTerminal;
 use std::io::Write;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
@@ -37,6 +39,8 @@ pub(super) struct Console {
     tree: Tree,
     /// Secrets that were typed, by their question: a run that goes back by itself must not wait for somebody to type again.
     typed: Mutex<BTreeMap<String, Content>>,
+    /// Whether a question was answered with Ctrl-C.
+    broken_off: AtomicBool,
 }
 
 impl Console {
@@ -47,7 +51,7 @@ impl Console {
             LogFormat::Text if std::io::stderr().is_terminal() => Manner::Terminal,
             LogFormat::Text => Manner::Lines,
         };
-        Self { manner, verbose, tree: Tree::default(), typed: Mutex::default() }
+        Self { manner, verbose, tree: Tree::default(), typed: Mutex::default(), broken_off: AtomicBool::new(false) }
     }
 
     /// Ends the live tree, so that what follows stands below it.
@@ -58,6 +62,29 @@ impl Console {
     /// Likewise, where what it showed did not come to its end.
     pub(super) fn break_off(&self) {
         self.folded(self.tree.fold(false));
+    }
+
+    /// What went wrong. For programs it is a line of its own level.
+    pub(super) fn error(&self, text: &str) {
+        if self.manner == Manner::Json { self.line("error", None, text) } else { self.show(text) }
+    }
+
+    /// Whether lines are for programs.
+    pub(super) fn is_for_programs(&self) -> bool {
+        self.manner == Manner::Json
+    }
+
+    /// Whether a question was answered with Ctrl-C.
+    pub(super) fn was_broken_off(&self) -> bool {
+        self.broken_off.load(Ordering::Relaxed)
+    }
+
+    /// An answer, as dialoguer gives it; Ctrl-C is remembered.
+    fn answered<T>(&self, answer: dialoguer::Result<T>) -> Option<T> {
+        if answer.is_err() {
+            self.broken_off.store(true, Ordering::Relaxed);
+        }
+        answer.ok()
     }
 
     fn folded(&self, stage: Option<String>) {
@@ -193,7 +220,9 @@ impl Talk for Console {
             return None;
         }
         self.tree.idle();
-        self.tree.suspend(|| Confirm::new().with_prompt(question).default(false).interact_opt().ok().flatten())
+        let asked = || Confirm::new().with_prompt(question).default(false).interact_opt();
+        // Escape is a no as well.
+        Some(self.answered(self.tree.suspend(asked)).flatten().unwrap_or(false))
     }
 
     fn ask(&self, question: &str) -> Option<String> {
@@ -201,7 +230,8 @@ impl Talk for Console {
             return None;
         }
         self.tree.idle();
-        self.tree.suspend(|| Input::new().with_prompt(question).allow_empty(true).interact_text().ok())
+        let asked = || Input::new().with_prompt(question).allow_empty(true).interact_text();
+        self.answered(self.tree.suspend(asked))
     }
 
     fn forget(&self, question: &str) {
@@ -222,8 +252,9 @@ impl Talk for Console {
             if twice {
                 prompt = prompt.with_confirmation("Again", "They differ");
             }
-            prompt.interact().ok().map(Content::new)
-        })?;
+            prompt.interact().map(Content::new)
+        });
+        let answer = self.answered(answer)?;
         typed.insert(question.to_owned(), answer.clone());
         Some(answer)
     }

@@ -8,6 +8,7 @@ use crate::apply::LockError;
 use crate::apply::Outcome;
 use crate::apply::Report;
 use crate::cli::console::Console;
+use crate::config::Severity;
 use crate::host::HostError;
 use crate::ops::OpsError;
 use crate::ops::Talk as _;
@@ -46,6 +47,9 @@ pub(super) fn report(error: &OpsError, console: &Console) -> u8 {
     } else {
         console.break_off();
     }
+    if console.was_broken_off() && is_unanswered(error) {
+        return report(&OpsError::Interrupted, console);
+    }
     show(error, console);
     for hint in hints(error) {
         console.show(&format!("hint: {hint}"));
@@ -53,15 +57,35 @@ pub(super) fn report(error: &OpsError, console: &Console) -> u8 {
     code(error)
 }
 
+/// Whether it comes of a question that has no answer.
+fn is_unanswered(error: &OpsError) -> bool {
+    matches!(
+        error,
+        OpsError::Unasked { .. } | OpsError::Declined | OpsError::Store(StoreError::PassphraseMissing { .. })
+    )
+}
+
 fn show(error: &OpsError, console: &Console) {
     match error {
-        OpsError::Config(errors) => console.show(&diagnostics(errors)),
-        OpsError::Stopped(report) | OpsError::TakenBack { report, .. } => console.show(&stopped(error, report)),
+        OpsError::Config(errors) if console.is_for_programs() => {
+            for problem in &errors.problems {
+                let hint = problem.hint.iter().map(|hint| format!("; {hint}")).collect::<String>();
+                let text = format!("{}:{}:{}: {problem}{hint}", problem.file(), problem.line, problem.column);
+                match problem.severity {
+                    Severity::Error => console.error(&text),
+                    Severity::Warning => console.warn(&text),
+                }
+            }
+            console.error(&format!("error: {errors}"));
+        }
+        OpsError::Config(errors) => console.error(&diagnostics(errors)),
+        OpsError::Stopped(report) | OpsError::TakenBack { report, .. } => console.error(&stopped(error, report)),
         OpsError::LockLost { cause, .. } => {
-            console.show(&format!("error: {error}; this run writes nothing more"));
+            console.error(&format!("error: {error}; this run writes nothing more"));
             show(cause, console);
         }
-        _ => console.show(&format!("error: {error}")),
+        OpsError::Interrupted => console.error(&error.to_string()),
+        _ => console.error(&format!("error: {error}")),
     }
 }
 
@@ -70,6 +94,7 @@ fn code(error: &OpsError) -> u8 {
         OpsError::Lock(LockError::Busy { .. }) | OpsError::Store(StoreError::Locked { .. }) => BUSY,
         OpsError::TakenBack { .. } => TAKEN_BACK,
         OpsError::Stopped(report) if report.outcome == Outcome::Cancelled => INTERRUPTED,
+        OpsError::Interrupted => INTERRUPTED,
         _ => FAILED,
     }
 }

@@ -46,8 +46,12 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
         }
     };
     let cancel = CancellationToken::new();
-    runtime.spawn(interrupts(cancel.clone(), Arc::clone(&console)));
-    let ended = runtime.block_on(dispatch(arguments, &console, &cancel));
+    let only_looks = arguments.command.only_looks();
+    runtime.spawn(interrupts(cancel.clone(), Arc::clone(&console), only_looks));
+    let ended = runtime.block_on(async {
+        let work = Box::pin(dispatch(arguments, &console, &cancel));
+        if only_looks { ops::unless_interrupted(&cancel, work).await } else { work.await }
+    });
     // Connections to hosts that no longer answer are not waited for.
     runtime.shutdown_background();
     match ended {
@@ -59,8 +63,8 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-/// Once: finish the running steps. Twice: stop now.
-async fn interrupts(cancel: CancellationToken, console: Arc<Console>) {
+/// Once: finish the running steps, or end where none runs. Twice: stop now.
+async fn interrupts(cancel: CancellationToken, console: Arc<Console>, only_looks: bool) {
     for count in 1.. {
         if tokio::signal::ctrl_c().await.is_err() {
             return;
@@ -71,7 +75,9 @@ async fn interrupts(cancel: CancellationToken, console: Arc<Console>) {
             #[allow(clippy::exit, reason = "the second Ctrl-C asks for an end without waiting for anything")]
             std::process::exit(i32::from(error::INTERRUPTED));
         }
-        console.warn("finishing the running steps; once more stops now");
+        if !only_looks {
+            console.warn("stops when the running steps are finished; once more stops now");
+        }
         cancel.cancel();
     }
 }
@@ -130,7 +136,7 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
         Command::Remove(remove) => {
             let options =
                 RemoveOptions { yes: remove.consent.yes, cluster: remove.consent.cluster, purge: remove.purge };
-            let silent = ops::remove(&invocation(&config, &remove.reach, "remove"), &options, &talk).await?;
+            let silent = ops::remove(&invocation(&config, &remove.reach, "remove"), &options, &talk, cancel).await?;
             console.settle();
             Ok(ended(&if silent.is_empty() { Reached::Wholly } else { Reached::Except(silent) }, console))
         }

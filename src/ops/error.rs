@@ -136,6 +136,9 @@ pub enum OpsError {
         /// What would have been asked, and the option that answers it.
         what: &'static str,
     },
+    /// Somebody wanted to stop while nothing was under way.
+    #[error("interrupted before the next step; nothing more was changed")]
+    Interrupted,
     /// The answer was no.
     #[error("not confirmed; nothing was changed")]
     Declined,

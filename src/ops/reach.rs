@@ -108,6 +108,7 @@ pub(super) async fn reach(
             None => return Err(OpsError::Unasked { what: "whether to run this plan (pass --yes)" }),
         }
     }
+    going_on(cancel)?;
     let cluster = prepared.local.cluster.clone();
     let kept_secrets = prepared.target.secrets.clone();
     let without = prepare::without(invocation)?;
@@ -126,6 +127,8 @@ pub(super) async fn reach(
     }
     prepared.observed = observed;
     prepared.plan = plan;
+    // Before there is a revision that would then have failed.
+    going_on(cancel)?;
     let stamp = begin(&mut prepared, invocation, errand, &folder_lock)?;
     let outcome = run(&prepared, &stamp, &holder, &mut locks, &members, &errand.first, talk, cancel).await;
     let ended = conclude(&mut prepared, &stamp, &holder, &folder_lock, &members, &without, outcome, talk).await;
@@ -141,6 +144,11 @@ pub(super) async fn reach(
     }
     access::keep_operator_file(&prepared.local, &prepared.target.secrets, prepared.now, &**talk)?;
     Ok(reached.0)
+}
+
+/// An error where somebody wants to stop and nothing has been begun.
+fn going_on(cancel: &CancellationToken) -> Result<(), OpsError> {
+    if cancel.is_cancelled() { Err(OpsError::Interrupted) } else { Ok(()) }
 }
 
 /// Whether the history ends in another target than this one, although the hosts are at this one already: a rollback to

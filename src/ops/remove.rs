@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::future::join_all;
+use tokio_util::sync::CancellationToken;
 
 use crate::apply::Fleet;
 use crate::apply::Locks;
@@ -24,6 +25,7 @@ use crate::ops::kept::Kept;
 use crate::ops::lost;
 use crate::ops::prepare;
 use crate::ops::reach::holder;
+use crate::ops::unless_interrupted;
 use crate::store;
 
 /// What `remove` was told.
@@ -42,13 +44,14 @@ pub async fn remove(
     invocation: &Invocation,
     options: &RemoveOptions,
     talk: &Arc<dyn Talk>,
+    cancel: &CancellationToken,
 ) -> Result<BTreeSet<HostName>, OpsError> {
     let now = prepare::now();
     let local = Local::read(invocation)?;
     let mut kept = Kept::open(&local.path, &local.cluster, &**talk)?;
-    let fleet = prepare::fleet(&local, invocation, talk).await?;
+    let fleet = unless_interrupted(cancel, prepare::fleet(&local, invocation, talk)).await?;
     let scopes: BTreeMap<_, _> = local.cluster.nodes.iter().map(|node| (node.name.clone(), Scope::default())).collect();
-    let seen = prepare::look(&fleet, &scopes).await?;
+    let seen = unless_interrupted(cancel, prepare::look(&fleet, &scopes)).await?;
     kept.compare(&local.cluster.name, seen.hosts.iter())?;
     let ours: BTreeSet<HostName> = seen
         .hosts
@@ -79,7 +82,7 @@ pub async fn remove(
         None => None,
     };
     if !ours.is_empty() {
-        erase(&local.cluster, &fleet, &ours, &holder, options.purge, &**talk).await?;
+        erase(&local.cluster, &fleet, &ours, &holder, options.purge, cancel, &**talk).await?;
     }
     if silent.is_empty()
         && let (Some(store), Some(lock)) = (kept.store.take(), folder_lock)
@@ -97,6 +100,7 @@ async fn erase(
     ours: &BTreeSet<HostName>,
     holder: &LockHolder,
     purge: bool,
+    cancel: &CancellationToken,
     talk: &dyn Talk,
 ) -> Result<(), OpsError> {
     let decides = |roles: &Roles| roles.control_plane() || roles.etcd();
@@ -106,6 +110,9 @@ async fn erase(
     talk.stage("Removing", &ours.iter().cloned().collect::<Vec<_>>());
     // Workers first: a kubelet whose API server is gone would only fill its log.
     for group in [others, members] {
+        if cancel.is_cancelled() {
+            return Err(OpsError::Interrupted);
+        }
         let erasing = group.iter().filter_map(|name| {
             let host = Arc::clone(fleet.get(name)?);
             talk.doing(name, "removes what bastide put here");

@@ -19,6 +19,7 @@ use crate::ops::reach::Errand;
 use crate::ops::reach::Reached;
 use crate::ops::saved;
 use crate::ops::takeback::take_back;
+use crate::ops::unless_interrupted;
 
 /// What `up` was told.
 #[derive(Debug, Clone, Default)]
@@ -93,13 +94,13 @@ async fn once(
     let mut shown = None;
     let prepared = match &options.plan {
         None => {
-            let mut prepared = prepare::prepare(invocation, None, talk).await?;
+            let mut prepared = unless_interrupted(cancel, Box::pin(prepare::prepare(invocation, None, talk))).await?;
             // Within a leg some API servers may have other keys than others; that is left first.
             if encryption::is_cut_off(&prepared.kept) {
                 drop(prepared);
                 let legs = LegOptions { yes: options.yes, timings: options.timings };
                 Box::pin(encryption::walk(invocation, None, legs, talk, cancel)).await?;
-                prepared = prepare::prepare(invocation, None, talk).await?;
+                prepared = unless_interrupted(cancel, Box::pin(prepare::prepare(invocation, None, talk))).await?;
             }
             prepared
         }
@@ -109,7 +110,8 @@ async fn once(
                 let saved = saved::read(path, kept)?;
                 Ok(opened.get_or_init(|| saved).target.clone())
             };
-            let prepared = prepare::prepare(invocation, Some(&read), talk).await?;
+            let prepared =
+                unless_interrupted(cancel, Box::pin(prepare::prepare(invocation, Some(&read), talk))).await?;
             if let Some(saved) = opened.into_inner() {
                 saved.fits(path, &prepared)?;
                 shown = Some(saved.plan);
