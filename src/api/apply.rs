@@ -1,5 +1,7 @@
 //! Carries out one action on the cluster's objects.
 
+use std::time::Duration;
+
 use http::Method;
 use serde_json::Value;
 use serde_json::json;
@@ -38,8 +40,8 @@ impl Api {
     pub async fn apply(&self, action: &ObjectAction, blobs: &Blobs) -> Result<(), ApiError> {
         match action {
             ObjectAction::Apply { id, digest, set, .. } => self.apply_object(id, *digest, set, blobs).await,
-            ObjectAction::Delete { id } => self.delete(id, Whose::Ours).await,
-            ObjectAction::Forget { node } => self.delete(&node_id(node), Whose::Kubelets).await,
+            ObjectAction::Delete { id, with_data } => self.delete(id, Whose::Ours, *with_data).await,
+            ObjectAction::Forget { node } => self.delete(&node_id(node), Whose::Kubelets, false).await,
             ObjectAction::Node { node, labels, taints } => self.set_node(node, labels, taints).await,
         }
     }
@@ -128,8 +130,8 @@ impl Api {
     }
 
     /// Afterwards the object is gone, or was never there.
-    async fn delete(&self, id: &ObjectId, whose: Whose) -> Result<(), ApiError> {
-        if HOLD_DATA.contains(&id.kind.as_str()) && !self.prune_data.contains(id) {
+    async fn delete(&self, id: &ObjectId, whose: Whose, with_data: bool) -> Result<(), ApiError> {
+        if HOLD_DATA.contains(&id.kind.as_str()) && !with_data {
             return Err(ApiError::Protected { id: id.clone() });
         }
         // A kind that is not served any more has no objects.
@@ -163,13 +165,15 @@ impl Api {
             Err(error) if error.is_absent() => return Ok(()),
             other => other?,
         };
-        self.await_gone(id, path, &live["metadata"]["uid"]).await
+        // A namespace goes when everything in it has gone.
+        let patience = if with_data { self.waiting } else { self.patience };
+        self.await_gone(id, path, &live["metadata"]["uid"], patience).await
     }
 
-    async fn await_gone(&self, id: &ObjectId, path: String, uid: &Value) -> Result<(), ApiError> {
+    async fn await_gone(&self, id: &ObjectId, path: String, uid: &Value, patience: Duration) -> Result<(), ApiError> {
         let doing = format!("waiting for the end of {id}");
         let read = Call { secret: id.kind == "Secret", ..Call::get(path, &doing) };
-        let until = Instant::now() + self.patience;
+        let until = Instant::now() + patience;
         loop {
             let live = match self.request(&read).await {
                 Err(error) if error.is_absent() => return Ok(()),
@@ -180,7 +184,7 @@ impl Api {
             }
             if Instant::now() + POLL >= until {
                 let last = format!("finalizers {}", live["metadata"]["finalizers"]);
-                return Err(ApiError::Waited { what: format!("{id} did not go"), patience: self.patience, last });
+                return Err(ApiError::Waited { what: format!("{id} did not go"), patience, last });
             }
             tokio::time::sleep(POLL).await;
         }

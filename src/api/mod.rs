@@ -24,7 +24,6 @@ mod trial;
 mod trust;
 mod workloads;
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -51,7 +50,6 @@ pub use trust::GivenTrust;
 pub use trust::PublishedTrust;
 
 use crate::host::Host;
-use crate::model::ObjectId;
 
 /// The name under which the API server books bastide's fields.
 pub const FIELD_MANAGER: &str = "bastide";
@@ -72,8 +70,6 @@ pub struct Api {
     waiting: Duration,
     kinds: Mutex<Option<Arc<kinds::Kinds>>>,
     sets: Mutex<sets::Sets>,
-    /// Objects that may be deleted although data goes with them.
-    prune_data: BTreeSet<ObjectId>,
 }
 
 impl Api {
@@ -117,7 +113,6 @@ impl Api {
             waiting: WAITING,
             kinds: Mutex::default(),
             sets: Mutex::default(),
-            prune_data: BTreeSet::new(),
         })
     }
 
@@ -125,13 +120,6 @@ impl Api {
     #[must_use]
     pub fn with_waiting(mut self, waiting: Duration) -> Self {
         self.waiting = waiting;
-        self
-    }
-
-    /// Lets these objects be deleted although data goes with them (namespaces, definitions, volumes).
-    #[must_use]
-    pub fn with_prune_data(mut self, ids: impl IntoIterator<Item = ObjectId>) -> Self {
-        self.prune_data.extend(ids);
         self
     }
 }

@@ -68,7 +68,7 @@ pub(super) async fn apply<'a, H: Host, C: Cluster, J: Journal>(
 fn words(action: &ObjectAction) -> String {
     match action {
         ObjectAction::Apply { id, .. } => format!("applies {id}"),
-        ObjectAction::Delete { id } => format!("deletes {id}"),
+        ObjectAction::Delete { id, .. } => format!("deletes {id}"),
         ObjectAction::Forget { node } => format!("deletes node {node}"),
         ObjectAction::Node { node, .. } => format!("labels node {node}"),
     }

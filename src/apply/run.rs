@@ -263,7 +263,7 @@ impl<'a, 'r, H: Host, C: Cluster, J: Journal> Driver<'a, 'r, H, C, J> {
                 ObjectAction::Apply { id, set: ObjectSet::Addon(name), .. } => {
                     self.report.addons.entry(name.clone()).or_default().push(format!("{id}: {reason}"));
                 }
-                ObjectAction::Apply { id, .. } | ObjectAction::Delete { id } => {
+                ObjectAction::Apply { id, .. } | ObjectAction::Delete { id, .. } => {
                     self.report.errors.push(ApplyError::Object { id: id.clone(), reason });
                 }
                 ObjectAction::Forget { node } | ObjectAction::Node { node, .. } => {

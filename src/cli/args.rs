@@ -253,6 +253,14 @@ pub(super) struct Custom {
     pub cert_dir: Option<PathBuf>,
 }
 
+/// What goes with data.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct Prune {
+    /// Delete this object that left cluster.yml with everything in it: a namespace, definition or volume (repeatable)
+    #[arg(long, value_name = "KIND/NAME")]
+    pub prune_data: Vec<String>,
+}
+
 /// `up`
 #[derive(Debug, Args)]
 pub(super) struct Up {
@@ -262,6 +270,8 @@ pub(super) struct Up {
     pub caution: Caution,
     #[command(flatten)]
     pub custom: Custom,
+    #[command(flatten)]
+    pub prune: Prune,
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,
@@ -291,6 +301,8 @@ pub(super) struct PlanArguments {
     pub reach: Reach,
     #[command(flatten)]
     pub custom: Custom,
+    #[command(flatten)]
+    pub prune: Prune,
     /// How the plan is printed
     #[arg(short, long, value_enum, default_value_t)]
     pub output: OutputFormat,

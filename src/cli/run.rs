@@ -95,7 +95,8 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
                 timings: up.timings,
                 auto_rollback: up.auto_rollback.into(),
             };
-            let invocation = up.caution.with(with(invocation(&config, &up.reach, "up"), &up.custom));
+            let mut invocation = up.caution.with(with(invocation(&config, &up.reach, "up"), &up.custom));
+            invocation.prune_data = up.prune.prune_data;
             let reached = Box::pin(ops::up(&invocation, &options, &talk, cancel)).await?;
             console.settle();
             Ok(ended(&reached, console))
@@ -109,7 +110,8 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
         Command::Certs(certs) => past::certs(&config, certs, &talk).await,
         Command::Cert(Cert::GenerateCsr(generate)) => past::generate(&config, generate, &*talk),
         Command::Plan(plan) => {
-            let invocation = with(invocation(&config, &plan.reach, "plan"), &plan.custom);
+            let mut invocation = with(invocation(&config, &plan.reach, "plan"), &plan.custom);
+            invocation.prune_data = plan.prune.prune_data;
             let shown = ops::plan(&invocation, plan.out.as_deref(), plan.no_identity_backup, &talk).await?;
             match plan.output {
                 OutputFormat::Text => print(&shown.text)?,
@@ -294,6 +296,7 @@ pub(super) fn print(text: &str) -> Result<(), OpsError> {
 pub(super) fn invocation(config: &Path, reach: &Reach, command: &'static str) -> Invocation {
     Invocation {
         custom_certs: None,
+        prune_data: Vec::new(),
         config: config.to_owned(),
         kubernetes_version: reach.kubernetes_version.clone(),
         accept_new_host_keys: reach.accept_new_host_keys,

@@ -20,6 +20,16 @@ pub struct ObjectId {
     pub name: String,
 }
 
+impl ObjectId {
+    /// `Deployment/kube-system/coredns`, as it is named on a command line.
+    pub fn reference(&self) -> String {
+        match &self.namespace {
+            Some(namespace) => format!("{}/{namespace}/{}", self.kind, self.name),
+            None => format!("{}/{}", self.kind, self.name),
+        }
+    }
+}
+
 impl fmt::Display for ObjectId {
     /// `Deployment kube-system/coredns`, as people say it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

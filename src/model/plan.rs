@@ -43,6 +43,16 @@ impl Plan {
         let waits = |stage: &Stage| !stage.gates.is_empty() || stage.steps.iter().any(|step| !step.gates.is_empty());
         self.changes_nothing() && !self.stages.iter().any(waits)
     }
+
+    /// Objects that are deleted with what others keep in them.
+    pub fn pruned_data(&self) -> impl Iterator<Item = &ObjectId> {
+        let actions = self.stages.iter().flat_map(|stage| &stage.objects);
+        actions.filter_map(|action| match action {
+            ObjectAction::Delete { id, with_data: true } => Some(id),
+            _ => None,
+        })
+    }
+
     /// Whether a run of this plan would change nothing; it may still wait for what an earlier run began.
     pub fn changes_nothing(&self) -> bool {
         self.stages
@@ -238,6 +248,9 @@ pub enum ObjectAction {
     Delete {
         /// Which.
         id: ObjectId,
+        /// Although what others keep in it goes too (`--prune-data`).
+        #[serde(default)]
+        with_data: bool,
     },
     /// A node is deleted whose host is none of this cluster's: its kubelet made it, so that no mark of bastide's is on it.
     Forget {

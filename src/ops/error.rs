@@ -136,6 +136,15 @@ pub enum OpsError {
         /// What would have been asked, and the option that answers it.
         what: &'static str,
     },
+    /// `--prune-data` names what is not about to go.
+    #[error(
+        "--prune-data {name}: nothing of that name has left cluster.yml and is still there (a namespace, definition or volume, as \
+         KIND/NAME or KIND/NAMESPACE/NAME)"
+    )]
+    NothingToPrune {
+        /// As written.
+        name: String,
+    },
     /// Somebody wanted to stop while nothing was under way.
     #[error("interrupted before the next step; nothing more was changed")]
     Interrupted,

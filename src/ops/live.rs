@@ -1,5 +1,6 @@
 //! A revision held against what the hosts are like now.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::apply::Fleet;
@@ -70,6 +71,7 @@ impl Live {
             // Nobody waits here: every component is asked anyway, or nobody is.
             unfinished: plan::Unfinished::default(),
             keep: kept.keep.clone(),
+            prune_data: BTreeSet::new(),
         };
         let plan = plan::plan(&target.desired, &observed, &context);
         Ok(Self { target, fleet, observed, doors, trouble, plan })
@@ -104,7 +106,7 @@ pub(super) fn object_drift(plan: &Plan) -> Vec<(String, Change, Vec<String>)> {
     let drift = actions.map(|action| match action {
         ObjectAction::Apply { id, fields, .. } if fields.is_empty() => (id.to_string(), Change::Removed, Vec::new()),
         ObjectAction::Apply { id, fields, .. } => (id.to_string(), Change::Changed, fields.clone()),
-        ObjectAction::Delete { id } => (id.to_string(), Change::Added, Vec::new()),
+        ObjectAction::Delete { id, .. } => (id.to_string(), Change::Added, Vec::new()),
         ObjectAction::Forget { node } => (format!("Node {node}"), Change::Added, Vec::new()),
         ObjectAction::Node { node, .. } => {
             (format!("Node {node}"), Change::Changed, vec!["labels or taints".to_owned()])

@@ -1,5 +1,6 @@
 //! What lies on the operator's machine: cluster.yml, its includes, the bundle.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
 use std::path::PathBuf;
@@ -31,6 +32,8 @@ pub struct Invocation {
     pub accept_new_host_keys: bool,
     /// `--without`.
     pub without: Vec<String>,
+    /// `--prune-data`.
+    pub prune_data: Vec<String>,
     /// `--custom-certs`: the folder with what an external authority signed.
     pub custom_certs: Option<PathBuf>,
     /// `--ssh-agent-auth`: keys are the agent's, whatever the file says.
@@ -68,6 +71,8 @@ pub struct Local {
     pub warnings: Vec<Problem>,
     /// Texts of addons.
     pub addons: Vec<AddonText>,
+    /// What the command line says may go although others keep data in it.
+    pub prune_data: BTreeSet<String>,
 }
 
 impl Local {
@@ -108,6 +113,7 @@ impl Local {
             bucket,
             warnings: parsed.warnings,
             addons,
+            prune_data: invocation.prune_data.iter().cloned().collect(),
         })
     }
 

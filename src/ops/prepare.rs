@@ -20,6 +20,7 @@ use crate::model::Blobs;
 use crate::model::Content;
 use crate::model::Desired;
 use crate::model::HostName;
+use crate::model::ObjectId;
 use crate::model::Observed;
 use crate::model::Plan;
 use crate::model::Scope;
@@ -114,11 +115,21 @@ pub(super) async fn prepare(
     let mut observed = prepared.observed.clone();
     prepared.plan = prepared.planned(&mut observed, &without).await?;
     prepared.observed = observed;
+    asked_for(&prepared.local.prune_data, &prepared.plan)?;
     if saved.is_none() && !prepared.plan.is_empty() {
         prepared.plan.notes.extend(ahead(&prepared.local, &prepared.kept));
         prepared.plan.notes.extend(encryption::ahead(&prepared).as_ref().map(encryption::note));
     }
     Ok(prepared)
+}
+
+/// Whether everything that is to go with its data does.
+fn asked_for(names: &BTreeSet<String>, plan: &Plan) -> Result<(), OpsError> {
+    let gone: BTreeSet<_> = plan.pruned_data().map(ObjectId::reference).collect();
+    match names.difference(&gone).next() {
+        None => Ok(()),
+        Some(name) => Err(OpsError::NothingToPrune { name: name.clone() }),
+    }
 }
 
 /// Looks at everything and renders the target, without a plan.
@@ -319,7 +330,7 @@ pub(super) fn doors(
 
 /// The difference between what is wanted and what was seen.
 pub(super) fn make_plan(
-    cluster: &Cluster,
+    local: &Local,
     target: &Target,
     observed: &Observed,
     kept: &Kept,
@@ -331,10 +342,11 @@ pub(super) fn make_plan(
         now,
         architecture: &bundle.release().architecture,
         without: without.clone(),
-        max_unavailable_worker: Some(cluster.workers_away_at_once()),
+        max_unavailable_worker: Some(local.cluster.workers_away_at_once()),
         previous: kept.reached.as_ref(),
         unfinished: kept.unfinished.clone(),
         keep: kept.keep.clone(),
+        prune_data: local.prune_data.clone(),
     };
     let mut plan = plan::plan(&target.desired, observed, &context).map_err(OpsError::Refused)?;
     // The certificates of a new cluster are all new; saying so of each would hide what matters.
@@ -354,7 +366,7 @@ impl Prepared {
     /// The difference to what was observed. Who leads among the etcd members is looked up where the order depends on it.
     async fn planned(&self, observed: &mut Observed, without: &BTreeSet<HostName>) -> Result<Plan, OpsError> {
         let planned = |observed: &Observed| {
-            make_plan(&self.local.cluster, &self.target, observed, &self.kept, &self.bundle, without, self.now)
+            make_plan(&self.local, &self.target, observed, &self.kept, &self.bundle, without, self.now)
         };
         let plan = planned(observed)?;
         if !one_member_after_the_other(&plan) {

@@ -374,7 +374,7 @@ pub(super) fn hosts_left(left: &Plan, report: &Report) -> Vec<String> {
         .map(|step| step.host.to_string());
     let objects = left.stages.iter().flat_map(|stage| &stage.objects).filter_map(|action| match action {
         ObjectAction::Apply { set: crate::model::ObjectSet::Addon(_), .. } => None,
-        ObjectAction::Apply { id, .. } | ObjectAction::Delete { id } => Some(id.to_string()),
+        ObjectAction::Apply { id, .. } | ObjectAction::Delete { id, .. } => Some(id.to_string()),
         ObjectAction::Forget { node } => Some(node.to_string()),
         ObjectAction::Node { node, .. } => (!report.left_out.contains_key(node)).then(|| node.to_string()),
     });

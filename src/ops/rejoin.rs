@@ -232,7 +232,7 @@ impl Job {
     pub(super) fn rest(&self, desired: &Desired, observed: &Observed) -> Result<Plan, OpsError> {
         let prepared = &self.prepared;
         let target = Target { desired: desired.clone(), ..prepared.target.clone() };
-        let (local, without) = (&prepared.local.cluster, self.without());
+        let (local, without) = (&prepared.local, self.without());
         prepare::make_plan(local, &target, observed, &prepared.kept, &prepared.bundle, &without, prepared.now)
     }
 

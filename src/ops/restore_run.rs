@@ -240,6 +240,7 @@ pub(super) fn at_once(prepared: &Prepared, target: &Desired, observed: &Observed
         previous: None,
         unfinished: plan::Unfinished::default(),
         keep: prepared.kept.keep.clone(),
+        prune_data: BTreeSet::new(),
     };
     let mut observed = observed.clone();
     observed.hosts.retain(|name, _| target.hosts.contains_key(name));

@@ -12,6 +12,7 @@ use crate::model::Blobs;
 use crate::model::Content;
 use crate::model::Desired;
 use crate::model::Digest;
+use crate::model::ObjectId;
 use crate::model::Plan;
 use crate::model::RevisionId;
 use crate::ops::OpsError;
@@ -93,6 +94,15 @@ impl Saved {
         let newest = prepared.kept.store.as_ref().and_then(|store| store.newest()).map(|revision| &revision.id);
         if self.newest.as_ref() != newest {
             return Err(wrong("another revision was made since"));
+        }
+        let seen = prepared.observed.objects.as_ref();
+        let told: Vec<_> = prepared.plan.pruned_data().collect();
+        let untold = |id: &&ObjectId| !told.contains(id) && seen.is_none_or(|seen| seen.owned.contains(*id));
+        if let Some(id) = self.plan.pruned_data().find(untold) {
+            return Err(wrong(&format!(
+                "it deletes {id} with its data: say so again with --prune-data {}",
+                id.reference()
+            )));
         }
         if !reach::within(&prepared.plan, &self.plan) {
             return Err(wrong("a host moved since the plan was made; nothing was changed"));

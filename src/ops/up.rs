@@ -126,6 +126,7 @@ async fn once(
         no_identity_backup: options.no_identity_backup,
         timings: options.timings,
         why: why.to_owned(),
+        barrier: prepared.plan.barriers.first().cloned(),
         shown,
         guarded: true,
         ..Errand::default()

@@ -60,6 +60,8 @@ pub struct Context<'a> {
     pub unfinished: Unfinished,
     /// Files that stay although they are no longer desired: programs and images of the last two reached revisions.
     pub keep: BTreeSet<RemotePath>,
+    /// Objects that go although others may keep data in them, as `--prune-data` names them ([`crate::model::ObjectId::reference`]).
+    pub prune_data: BTreeSet<String>,
 }
 
 /// What has to be done so that `observed` becomes `target`, in a safe order, or all reasons not to begin.
@@ -79,15 +81,15 @@ pub fn plan(target: &Desired, observed: &Observed, context: &Context<'_>) -> Res
             Some((name.clone(), diff::host(desired, seen, context, observed.objects.is_none())))
         })
         .collect();
-    let (objects, object_notes) = objects::actions(target, observed, &left_out);
+    let (objects, object_notes) = objects::actions(target, observed, &left_out, &context.prune_data);
+    let barriers = objects::barrier(&objects).into_iter().collect();
     let situation = situation::Situation::new(target, observed, context, &diffs);
     let mut stages = order::stages(&situation, &diffs, objects);
     // A cluster that is being made is waited for as a whole.
     if !situation.fresh() {
         unfinished::add(&mut stages, &situation, &diffs, &context.unfinished);
     }
-    let mut plan =
-        Plan { stages, allowances: target.allowances.clone(), barriers: Vec::new(), notes: Vec::new(), left_out };
+    let mut plan = Plan { stages, allowances: target.allowances.clone(), barriers, notes: Vec::new(), left_out };
     refusals.extend(check::space(&plan, observed));
     refusals.extend(check::quorum(&plan, &situation));
     refusals.extend(lint(&plan, target, situation.unprotected()).into_iter().map(Refusal::Unsafe));

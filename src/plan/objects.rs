@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::model::Barrier;
 use crate::model::Desired;
 use crate::model::DesiredHost;
 use crate::model::DesiredObject;
@@ -14,7 +15,7 @@ use crate::model::Observed;
 use crate::model::ObservedNode;
 use crate::model::ObservedObjects;
 
-/// Kinds whose removal destroys what others keep in them (design 11.6): never pruned.
+/// Kinds whose removal destroys what others keep in them (design 11.6): pruned only by name.
 const NEVER_PRUNED: [&str; 4] = ["Namespace", "CustomResourceDefinition", "PersistentVolume", "PersistentVolumeClaim"];
 
 /// Applies in the target's order, then deletions, then work on nodes; and what a person should know about them.
@@ -22,6 +23,7 @@ pub(super) fn actions(
     target: &Desired,
     observed: &Observed,
     left_out: &BTreeSet<HostName>,
+    prune_data: &BTreeSet<String>,
 ) -> (Vec<ObjectAction>, Vec<String>) {
     let seen = observed.objects.as_ref();
     let nodes = target
@@ -40,13 +42,33 @@ pub(super) fn actions(
         .into_iter()
         .flat_map(|seen| &seen.owned)
         .filter(|id| !wanted.contains(id))
-        .partition(|id| NEVER_PRUNED.contains(&id.kind.as_str()));
-    let deletions = pruned.into_iter().map(|id| ObjectAction::Delete { id: id.clone() });
+        .partition(|id| holds_data(id) && !prune_data.contains(&id.reference()));
+    let deletions = pruned.into_iter().map(|id| ObjectAction::Delete { id: id.clone(), with_data: holds_data(id) });
     (applies.chain(deletions).chain(nodes).collect(), kept.into_iter().map(kept_note).collect())
 }
 
+fn holds_data(id: &ObjectId) -> bool {
+    NEVER_PRUNED.contains(&id.kind.as_str())
+}
+
 fn kept_note(id: &ObjectId) -> String {
-    format!("{id} is no longer wanted and stays, because others may keep data in it")
+    format!(
+        "{id} is no longer wanted and stays, because others may keep data in it; `--prune-data {}` deletes it with them",
+        id.reference()
+    )
+}
+
+/// What no way back brings back, where data go.
+pub(super) fn barrier(actions: &[ObjectAction]) -> Option<Barrier> {
+    let gone = actions.iter().filter_map(|action| match action {
+        ObjectAction::Delete { id, with_data: true } => Some(id.to_string()),
+        _ => None,
+    });
+    let gone: Vec<_> = gone.collect();
+    (!gone.is_empty()).then(|| Barrier {
+        name: "data-pruned".to_owned(),
+        why: format!("{} and everything in it is deleted", gone.join(", ")),
+    })
 }
 
 fn apply(object: &DesiredObject, seen: Option<&ObservedObjects>) -> Option<ObjectAction> {

@@ -109,7 +109,7 @@ fn act_on_cluster(objects: &mut ObservedObjects, action: &ObjectAction) {
             objects.objects.insert(id.clone(), ObjectState::Equal);
             objects.owned.insert(id.clone());
         }
-        ObjectAction::Delete { id } => {
+        ObjectAction::Delete { id, .. } => {
             objects.objects.remove(id);
             objects.owned.remove(id);
         }

@@ -183,7 +183,8 @@ fn object_line(action: &ObjectAction) -> String {
             }
             text
         }
-        ObjectAction::Delete { id } => format!("   - {id}"),
+        ObjectAction::Delete { id, with_data: false } => format!("   - {id}"),
+        ObjectAction::Delete { id, with_data: true } => format!("   - {id}, with everything that is in it"),
         ObjectAction::Forget { node } => format!("   - Node {node}"),
         ObjectAction::Node { node, .. } => format!("   ~ Node {node}"),
     }

@@ -122,11 +122,10 @@ async fn a_definition_and_its_first_object_come_in_one_addon() {
     assert!(target.objects.iter().all(|object| seen.objects[&object.id] == ObjectState::Equal), "{seen:#?}");
     assert!(target.objects.iter().all(|object| seen.owned.contains(&object.id)));
 
-    let definition = ObjectAction::Delete { id: target.objects[0].id.clone() };
-    let refused = api.apply(&definition, &target.blobs).await.unwrap_err();
+    let delete = |with_data| ObjectAction::Delete { id: target.objects[0].id.clone(), with_data };
+    let refused = api.apply(&delete(false), &target.blobs).await.unwrap_err();
     assert_eq!(refused, ApiError::Protected { id: target.objects[0].id.clone() });
-    let told = server.api().with_prune_data([target.objects[0].id.clone()]);
-    told.apply(&definition, &target.blobs).await.unwrap();
+    api.apply(&delete(true), &target.blobs).await.unwrap();
     let unknown = target.apply(&server.api()).await;
     assert!(unknown.is_ok(), "{unknown:?}");
 }
@@ -160,7 +159,8 @@ async fn an_object_that_lost_the_label_is_not_deleted() {
     let server = Server::get();
     server.kubectl(&["-n", "default", "create", "configmap", "theirs"]);
     let id = id_of(&config_map("theirs", ""));
-    let refused = server.api().apply(&ObjectAction::Delete { id: id.clone() }, &Target::default().blobs).await;
+    let refused =
+        server.api().apply(&ObjectAction::Delete { id: id.clone(), with_data: false }, &Target::default().blobs).await;
     assert_eq!(refused.unwrap_err(), ApiError::NotOurs { id });
     server.kubectl(&["-n", "default", "delete", "configmap", "theirs"]);
 }
@@ -175,7 +175,7 @@ async fn a_node_is_deleted_only_as_one_whose_host_is_gone() {
     server.kubectl(&["create", "-f", &file.path().display().to_string()]);
     let (api, blobs) = (server.api(), Target::default().blobs);
     let id = id_of(&node);
-    let refused = api.apply(&ObjectAction::Delete { id: id.clone() }, &blobs).await;
+    let refused = api.apply(&ObjectAction::Delete { id: id.clone(), with_data: false }, &blobs).await;
     assert_eq!(refused.unwrap_err(), ApiError::NotOurs { id });
     let forget = ObjectAction::Forget { node: HostName::new("gone").unwrap() };
     api.apply(&forget, &blobs).await.unwrap();

@@ -145,8 +145,8 @@ async fn what_left_the_target_is_still_owned_and_goes() {
     let seen = api.observe(&new.objects, &new.blobs).await.unwrap();
     let goes = id_of(&config_map("goes", "1"));
     assert!(seen.owned.contains(&goes) && seen.owned.contains(&new.objects[0].id));
-    api.apply(&ObjectAction::Delete { id: goes.clone() }, &new.blobs).await.unwrap();
-    api.apply(&ObjectAction::Delete { id: goes.clone() }, &new.blobs).await.unwrap();
+    api.apply(&ObjectAction::Delete { id: goes.clone(), with_data: false }, &new.blobs).await.unwrap();
+    api.apply(&ObjectAction::Delete { id: goes.clone(), with_data: false }, &new.blobs).await.unwrap();
     let seen = api.observe(&new.objects, &new.blobs).await.unwrap();
     assert!(!seen.owned.contains(&goes));
     assert_eq!(seen.objects[&new.objects[0].id], ObjectState::Equal);

@@ -68,7 +68,7 @@ pub(super) struct FakeCluster {
 
 impl Cluster for FakeCluster {
     async fn apply(&self, action: &ObjectAction) -> Result<(), String> {
-        if let ObjectAction::Apply { id, .. } | ObjectAction::Delete { id } = action
+        if let ObjectAction::Apply { id, .. } | ObjectAction::Delete { id, .. } = action
             && let Some(reason) = self.refused.lock().unwrap().get(&id.name)
         {
             return Err(reason.clone());

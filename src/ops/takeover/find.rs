@@ -96,7 +96,7 @@ pub(super) async fn find(
     kept.secrets = Some(target.secrets.clone());
     kept.newest = Some(target.desired.clone());
     kept.reached = Some(target.desired.clone());
-    let plan = prepare::make_plan(cluster, &target, &observed, &kept, &bundle, &BTreeSet::new(), now)?;
+    let plan = prepare::make_plan(local, &target, &observed, &kept, &bundle, &BTreeSet::new(), now)?;
     let lost = lost(&target.secrets);
     Ok(Finding { kept, target, plan, lost })
 }

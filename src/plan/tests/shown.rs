@@ -3,6 +3,7 @@
 use crate::model::Allowance;
 use crate::model::Component;
 use crate::model::ObjectState;
+use crate::plan::Context;
 use crate::plan::Detail;
 use crate::plan::json;
 use crate::plan::plan;
@@ -83,6 +84,33 @@ fn a_change_is_shown_line_by_line_with_what_it_interrupts() {
          - file /etc/old
     5 hosts: 14 files, 1 removal, 5 interruptions; 1 object to apply; 1 object to delete.
     ");
+}
+
+#[test]
+fn data_go_only_by_name_and_are_named_as_what_nothing_brings_back() {
+    let sample = Builder::five().build();
+    let mut observed = sample.reached();
+    let mut left = object("v1", "Namespace", "shop");
+    left.namespace = None;
+    let claim = object("v1", "PersistentVolumeClaim", "orders");
+    let objects = observed.objects.as_mut().unwrap();
+    objects.owned.extend([left, claim, object("v1", "ConfigMap", "left-over")]);
+    let shown = |prune: &[&str]| {
+        let prune_data = prune.iter().map(|name| (*name).to_owned()).collect();
+        let plan = plan(&sample.desired, &observed, &Context { prune_data, ..after(&sample.desired) }).unwrap();
+        (text(&plan, Detail::Folded), plan.barriers.len())
+    };
+    insta::assert_snapshot!(shown(&["Namespace/shop"]).0, @r"
+    CANNOT BE UNDONE: Namespace shop and everything in it is deleted (data-pruned)
+    note: PersistentVolumeClaim kube-system/orders is no longer wanted and stays, because others may keep data in it; `--prune-data PersistentVolumeClaim/kube-system/orders` deletes it with them
+
+    1. cluster objects
+       - ConfigMap kube-system/left-over
+       - Namespace shop, with everything that is in it
+    2 objects to delete.
+    ");
+    let (text, barriers) = shown(&[]);
+    assert!(text.contains("`--prune-data PersistentVolumeClaim/kube-system/orders`") && barriers == 0, "{text}");
 }
 
 #[test]
