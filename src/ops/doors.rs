@@ -216,6 +216,11 @@ impl<H: Host> Doors<H> {
         *self.api.lock().await = None;
     }
 
+    /// Why people here do not reach the API at `address:port`; `serves`: whether any API server runs.
+    pub(super) async fn front(&self, address: &str, port: u16, serves: bool, deadline: Duration) -> Option<String> {
+        api::obstacle(address, port, serves.then_some(&self.kubernetes), deadline).await
+    }
+
     fn seat(&self, name: &HostName) -> Result<(&Arc<H>, &Seat), Trouble> {
         let host = self.hosts.get(name).ok_or_else(|| Trouble::silent("the host does not answer"))?;
         let seat = self.seats.get(name).ok_or_else(|| Trouble::silent("no such host"))?;

@@ -11,6 +11,7 @@ mod diff;
 mod differences;
 mod doors;
 mod encryption;
+mod endpoint;
 mod error;
 mod etcd;
 mod exchange;

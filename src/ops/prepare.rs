@@ -34,6 +34,7 @@ use crate::ops::custom;
 use crate::ops::doors::Doors;
 use crate::ops::doors::Keys;
 use crate::ops::encryption;
+use crate::ops::endpoint;
 use crate::ops::kept::Kept;
 use crate::ops::restored;
 use crate::plan;
@@ -109,7 +110,7 @@ pub(super) async fn prepare(
     }
     let bundle = local.bundle()?;
     let fleet = fleet(&local, invocation, talk).await?;
-    let mut prepared = survey(local, kept, saved, bundle, fleet, &**talk).await?;
+    let mut prepared = Box::pin(survey(local, kept, saved, bundle, fleet, &**talk)).await?;
     let without = without(invocation)?;
     restored::allow(&prepared.kept, &prepared.target.desired, &prepared.observed, &without)?;
     let mut observed = prepared.observed.clone();
@@ -119,6 +120,7 @@ pub(super) async fn prepare(
     if saved.is_none() && !prepared.plan.is_empty() {
         prepared.plan.notes.extend(ahead(&prepared.local, &prepared.kept));
         prepared.plan.notes.extend(encryption::ahead(&prepared).as_ref().map(encryption::note));
+        prepared.plan.notes.extend(Box::pin(endpoint::note(&prepared)).await);
     }
     Ok(prepared)
 }

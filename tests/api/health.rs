@@ -132,6 +132,24 @@ async fn nobody_at_the_port_and_a_foreign_authority_are_errors() {
 }
 
 #[tokio::test]
+async fn a_name_for_the_api_leads_there_or_it_is_said_why_not() {
+    let _turn = turn().await;
+    let server = Server::get();
+    let own = server.credentials();
+    let ask = |host: &'static str, port, credentials| bastide::api::obstacle(host, port, credentials, WAIT);
+    assert_eq!(ask("localhost", server.port, Some(&own)).await, None);
+    // Without an API server there is only a name to look at.
+    assert_eq!(ask("localhost", 1, None).await, None);
+    let said = ask("nowhere.invalid", 6443, None).await.unwrap();
+    assert!(said.starts_with("nowhere.invalid cannot be resolved on this machine ("), "{said}");
+    let said = ask("127.0.0.1", 1, Some(&own)).await.unwrap();
+    assert!(said.starts_with("nobody answers at 127.0.0.1:1 ("), "{said}");
+    let foreign = bastide::api::Credentials { authorities: foreign_authority(), ..server.credentials() };
+    let said = ask("127.0.0.1", server.port, Some(&foreign)).await.unwrap();
+    assert!(said.contains("is no API server of this cluster ("), "{said}");
+}
+
+#[tokio::test]
 async fn a_host_as_a_dialer_reaches_the_api() {
     let _turn = turn().await;
     let server = Server::get();
