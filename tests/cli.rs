@@ -5,6 +5,14 @@ use std::path::Path;
 use std::process::Command;
 use std::process::Output;
 
+use bastide::model::ArtifactFile;
+use bastide::model::Digest;
+use bastide::model::ImageArtifact;
+use bastide::model::ImageRef;
+use bastide::model::Package;
+use bastide::model::Release;
+use bastide::release::BundleDocument;
+
 /// The program in `folder`, with nothing of the user's own in sight.
 fn bastide(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_bastide"))
@@ -68,6 +76,104 @@ bastide: {pki: {offline_ca: true}, ssh: {config: ~/.ssh/config}}
             assert!(said.contains(words), "{command} does not say {words:?}: {said}");
         }
         assert!(!folder.path().join("cluster.bastide").exists());
+    }
+}
+
+/// A bundle of small files under the names that a release has.
+fn bundle(folder: &Path) {
+    let artifact = |name: &str| {
+        std::fs::write(folder.join(name), name).unwrap();
+        ArtifactFile { sha256: Digest::of(name.as_bytes()), size: name.len() as u64, path: name.to_owned() }
+    };
+    let package = |names: &[&str]| Package {
+        version: "v1".to_owned(),
+        files: names.iter().map(|name| ((*name).to_owned(), artifact(name))).collect(),
+    };
+    let image = |name: &str| ImageArtifact {
+        reference: ImageRef::new(format!("registry.example.com/{name}:1")).unwrap(),
+        version: "1".to_owned(),
+        manifest: Digest::of(name.as_bytes()),
+        archive: artifact(name),
+    };
+    let packages = [
+        ("cni", &["bridge", "flannel", "host-local", "loopback", "portmap"][..]),
+        ("containerd", &["containerd", "containerd-shim-runc-v2", "ctr"]),
+        ("crictl", &["crictl"]),
+        ("kubelet", &["kubelet"]),
+        ("runc", &["runc"]),
+    ];
+    let images = [
+        "coredns",
+        "etcd",
+        "flannel-image",
+        "haproxy",
+        "kube-apiserver",
+        "kube-controller-manager",
+        "kube-proxy",
+        "kube-scheduler",
+        "metrics-server",
+        "pause",
+    ];
+    let release = Release {
+        kubernetes: "v1.37.1".parse().unwrap(),
+        architecture: std::env::consts::ARCH.to_owned(),
+        packages: packages.map(|(name, files)| (name.to_owned(), package(files))).into(),
+        images: images.map(|name| (name.trim_end_matches("-image").to_owned(), image(name))).into(),
+    };
+    let document = BundleDocument { schema: BundleDocument::SCHEMA, release };
+    std::fs::write(folder.join("bundle.json"), serde_json::to_vec(&document).unwrap()).unwrap();
+}
+
+#[test]
+fn what_up_would_refuse_without_a_look_at_a_host_is_told_by_validate() {
+    let folder = tempfile::tempdir().unwrap();
+    let validated = |more: &str| {
+        let file = format!(
+            "kubernetes_version: v1.37.1
+nodes: [{{address: 192.0.2.11, user: root, role: [controlplane, etcd, worker], hostname_override: h1}}]
+network: {{plugin: flannel}}
+ingress: {{provider: none}}
+bastide: {{artifacts: {{bundle: .}}}}
+{more}"
+        );
+        std::fs::write(folder.path().join("cluster.yml"), file).unwrap();
+        let ended = bastide(folder.path(), &["validate"]);
+        (ended.status.code(), stderr(&ended))
+    };
+    let weak = "services: {kube-api: {extra_args: {profiling: true}}, kubelet: {extra_args: {anonymous-auth: true}}}\n";
+    let (code, said) = validated(weak);
+    assert!(code == Some(0) && said.contains("is checked only where the bundle is at hand"), "{said}");
+    bundle(folder.path());
+    assert_eq!(validated(""), (Some(0), String::new()));
+    let (code, said) = validated(weak);
+    assert_eq!(code, Some(1), "{said}");
+    for words in ["setting: kube-api.profiling", "setting: kubelet.anonymous-auth"] {
+        assert!(said.contains(words), "{words:?} is not said: {said}");
+    }
+    let (code, said) = validated("addons: 'kind: ConfigMap'\n");
+    assert!(code == Some(1) && said.contains("addons"), "{said}");
+    // A list that is weak only because it is old.
+    let old = "TLS_RSA_WITH_AES_128_CBC_SHA,TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256";
+    let (code, said) = validated(&format!("services: {{kube-api: {{extra_args: {{tls-cipher-suites: '{old}'}}}}}}\n"));
+    assert!(
+        code == Some(0) && said.contains("tls-cipher-suites is narrowed to TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"),
+        "{said}"
+    );
+}
+
+#[test]
+fn before_the_first_up_commands_say_what_makes_a_state() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/one-host.yml"), folder.path().join("cluster.yml"))
+        .unwrap();
+    for command in ["status", "kubeconfig", "history"] {
+        let ended = bastide(folder.path(), &[command]);
+        assert_eq!(ended.status.code(), Some(1), "{command}");
+        let said = stderr(&ended);
+        assert!(
+            said.contains("holds no state") && said.contains("bastide state recover --host HOST"),
+            "{command}: {said}"
+        );
     }
 }
 

@@ -150,6 +150,11 @@ fn hints(error: &OpsError) -> Vec<String> {
         OpsError::Store(StoreError::PassphraseMissing { .. }) => hint(
             "run it on a terminal, where it is asked for; where nobody is to be asked, protect the identity by a second recipient instead (`bastide.state.recipients`, docs/state.md)",
         ),
+        OpsError::Store(StoreError::NoState { .. }) => vec![
+            "`bastide up` makes the cluster and its state; where hosts carry it already, `bastide state recover --host HOST` brings \
+             the state back from them"
+                .to_owned(),
+        ],
         OpsError::Store(StoreError::PluginMissing { program }) => {
             vec![format!("install {program}, or take its recipient out of bastide.state.recipients")]
         }

@@ -152,7 +152,7 @@ pub(super) async fn survey(
     let guessed = guessed_names(&local.cluster);
     let (mut target, mut keys_ahead) = match saved {
         Some(saved) => (saved(&kept)?, None),
-        None => render(&local, &bundle, &mut kept, &guessed, None, now)?,
+        None => render(&local, &bundle, &mut kept, &guessed, None, now, talk)?,
     };
     custom::warn_of_ends(&target.secrets, now, talk);
     let scopes = scopes(&target.desired, kept.reached.as_ref());
@@ -164,7 +164,7 @@ pub(super) async fn survey(
     let names = names(&seen, kept.newest.as_ref());
     let alike = |names| render::named_alike(&local.cluster, names);
     if saved.is_none() && alike(&names) != alike(&guessed) {
-        (target, keys_ahead) = render(&local, &bundle, &mut kept, &names, Some(target), now)?;
+        (target, keys_ahead) = render(&local, &bundle, &mut kept, &names, Some(target), now, talk)?;
     }
     let doors = doors(&local, &fleet, &target, &seen, now)?;
     let mut observed = seen;
@@ -245,7 +245,9 @@ fn render(
     names: &BTreeMap<HostName, String>,
     first: Option<Target>,
     now: i64,
+    talk: &dyn Talk,
 ) -> Result<(Target, Option<Content>), OpsError> {
+    let again = first.is_some();
     let (secrets, issued) = if let Some(target) = first {
         (target.secrets, target.issued)
     } else {
@@ -260,6 +262,8 @@ fn render(
     };
     let signers = kept.signers(&local.cluster, &secrets.cluster)?;
     let rendered = render::desired(&local.cluster, &secrets, bundle.release(), &local.addons, names, Some(&signers))?;
+    // Said once: they do not depend on what hosts call themselves.
+    rendered.notes.iter().filter(|_| !again).for_each(|note| talk.warn(note));
     encryption::hold(kept, Target { desired: rendered.desired, blobs: Arc::new(rendered.blobs), secrets, issued })
 }
 

@@ -66,25 +66,6 @@ pub async fn plan(
     }
 }
 
-/// Reads the file and the bundle it names. The answer is one line for people.
-pub fn validate(invocation: &Invocation, talk: &dyn Talk) -> Result<String, OpsError> {
-    let local = Local::read(invocation)?;
-    for warning in &local.warnings {
-        talk.warn(&format!("{}:{}: {warning}", warning.file(), warning.line));
-    }
-    let cluster = &local.cluster;
-    let nodes = cluster.nodes.len();
-    Ok(format!(
-        "{}: cluster {}, Kubernetes {}, {nodes} {} ({} control plane, {} etcd)\n",
-        local.path.display(),
-        cluster.name,
-        cluster.kubernetes,
-        if nodes == 1 { "node" } else { "nodes" },
-        cluster.control_planes().count(),
-        cluster.etcd_members().count(),
-    ))
-}
-
 /// Where a kubeconfig goes.
 #[derive(Debug, Clone)]
 pub enum Destination {

@@ -58,12 +58,6 @@ pub(super) fn render(draft: &mut Draft<'_, '_>, os_name: Option<&str>) {
         .into_iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
-    if !common.extra_binds.is_empty() {
-        draft.shop.judge.notes.insert(
-            "services.kubelet.extra_binds has no effect: the kubelet is no container and sees the whole host"
-                .to_owned(),
-        );
-    }
     let prepare =
         draft.rendered(Component::Kubelet, PREPARE, Access::root(0o700), "kubelet-prepare.sh", &json!({"pair": PAIR}));
     let unit = draft.rendered(
