@@ -13,6 +13,7 @@ mod external;
 mod faults;
 mod hosts;
 mod identity;
+mod interrupts;
 mod kills;
 mod layouts;
 mod load;

@@ -5,7 +5,7 @@
 pub(crate) mod journey;
 pub(crate) mod kinds;
 pub(crate) mod points;
-mod running;
+pub(crate) mod running;
 
 use std::fs;
 use std::path::Path;
