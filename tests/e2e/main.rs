@@ -28,6 +28,7 @@ mod saved;
 mod snapshots;
 mod soak;
 mod story;
+mod strict;
 mod support;
 mod three_hosts;
 mod versions;
