@@ -25,6 +25,7 @@ mod restore;
 mod revival;
 mod rollback;
 mod saved;
+mod secrecy;
 mod snapshots;
 mod soak;
 mod story;
