@@ -53,7 +53,7 @@ Exit codes:
   0    done, or nothing to do
   1    refused or failed; what, where and why is on stderr
   2    `plan`, `diff`: there are changes
-  3    done, but for hosts that do not answer; the next run completes them
+  3    done, but for hosts that do not answer, and stderr says what completes them; `diff --live`: nothing differs of what answered
   4    `status`, `etcd status`: something is degraded; `encrypt status`: more than one key is in use, or an API server differs;
        `drill`: a limit is exceeded
   5    `status`: no control plane answers

@@ -13,6 +13,7 @@ use crate::cli::args::OutputFormat;
 use crate::cli::args::Reach;
 use crate::cli::console::Console;
 use crate::cli::error;
+use crate::cli::run::UP;
 use crate::cli::run::ended;
 use crate::cli::run::invocation;
 use crate::cli::run::print;
@@ -91,7 +92,7 @@ pub(super) async fn run(
             let invocation = caution.with(invocation(config, &reach, "encrypt rotate-key"));
             let reached = Box::pin(ops::rotate_key(&invocation, &options, talk, cancel)).await?;
             console.settle();
-            Ok(ended(&reached, console))
+            Ok(ended(&reached, UP, console))
         }
     }
 }

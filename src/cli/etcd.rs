@@ -237,12 +237,12 @@ pub(super) async fn run(
         Etcd::Recover(recover) => {
             let reached = restore::recover(recover, config, talk, cancel).await?;
             console.settle();
-            Ok(ended(&reached, console))
+            Ok(ended(&reached, restore::REJOIN, console))
         }
         Etcd::Rejoin(rejoin) => {
             let reached = restore::rejoin(rejoin, config, talk, cancel).await?;
             console.settle();
-            Ok(ended(&reached, console))
+            Ok(ended(&reached, restore::REJOIN, console))
         }
         Etcd::Snapshot(Snapshot::Save(save)) => {
             taken(save, rke::Snapshots::default(), config, console, talk, cancel).await
@@ -279,7 +279,7 @@ pub(super) async fn run(
         Etcd::SnapshotRestore { name, restore, rke } => {
             let reached = restore::run(name, restore, rke, config, talk, cancel).await?;
             console.settle();
-            Ok(ended(&reached, console))
+            Ok(ended(&reached, restore::REJOIN, console))
         }
         Etcd::Snapshot(Snapshot::Prune { reach, local, yes, keep, older_than }) => {
             let invocation = invocation(config, &reach, "etcd snapshot prune");

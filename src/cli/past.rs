@@ -17,6 +17,7 @@ use crate::cli::args::Switch;
 use crate::cli::certs as shown_certificates;
 use crate::cli::console::Console;
 use crate::cli::error;
+use crate::cli::run::UP;
 use crate::cli::run::ended;
 use crate::cli::run::invocation;
 use crate::cli::run::print;
@@ -42,9 +43,11 @@ pub(super) async fn rollback(
 ) -> Result<u8, OpsError> {
     let options = RollbackOptions { to: rollback.to, yes: rollback.yes, timings: rollback.timings };
     let invocation = rollback.caution.with(invocation(config, &rollback.reach, "rollback"));
-    let reached = Box::pin(ops::rollback(&invocation, &options, talk, cancel)).await?;
+    let (reached, to) = Box::pin(ops::rollback(&invocation, &options, talk, cancel)).await?;
     console.settle();
-    Ok(ended(&reached, console))
+    // Without its number the same command would go one revision further back.
+    let completion = format!("`bastide rollback --to {to}` brings them there when they answer");
+    Ok(ended(&reached, &completion, console))
 }
 
 pub(super) async fn rotate(
@@ -67,7 +70,7 @@ pub(super) async fn rotate(
     let invocation = with(invocation(config, &rotate.reach, "rotate-certs"), &rotate.custom);
     let reached = Box::pin(ops::rotate(&invocation, &options, talk, cancel)).await?;
     console.settle();
-    Ok(ended(&reached, console))
+    Ok(ended(&reached, UP, console))
 }
 
 async fn exchange(
@@ -91,7 +94,7 @@ async fn exchange(
     let invocation = rotate.caution.with(with(invocation(config, &rotate.reach, command), &rotate.custom));
     let reached = Box::pin(ops::exchange(&invocation, &options, talk, cancel)).await?;
     console.settle();
-    Ok(ended(&reached, console))
+    Ok(ended(&reached, UP, console))
 }
 
 pub(super) async fn diff(config: &Path, diff: Diff, talk: &Arc<dyn Talk>) -> Result<u8, OpsError> {

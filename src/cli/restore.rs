@@ -21,6 +21,10 @@ use crate::ops::RestoreWay;
 use crate::ops::Talk;
 use crate::ops::Wanted;
 
+/// What completes a restore that left hosts out. The same command would restore once more, and take away what was written since.
+pub(super) const REJOIN: &str = "once they answer, `bastide etcd snapshot restore --rejoin` lets etcd's members among them join, and `bastide up` \
+                      brings the others there";
+
 /// `etcd snapshot restore`
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[derive(Debug, Args)]

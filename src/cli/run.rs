@@ -99,7 +99,7 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
             invocation.prune_data = up.prune.prune_data;
             let reached = Box::pin(ops::up(&invocation, &options, &talk, cancel)).await?;
             console.settle();
-            Ok(ended(&reached, console))
+            Ok(ended(&reached, AGAIN, console))
         }
         Command::Rollback(rollback) => past::rollback(&config, rollback, console, &talk, cancel).await,
         Command::RotateCerts(rotate) | Command::Cert(Cert::Rotate(rotate)) => {
@@ -140,7 +140,7 @@ async fn dispatch(arguments: Arguments, console: &Arc<Console>, cancel: &Cancell
                 RemoveOptions { yes: remove.consent.yes, cluster: remove.consent.cluster, purge: remove.purge };
             let silent = ops::remove(&invocation(&config, &remove.reach, "remove"), &options, &talk, cancel).await?;
             console.settle();
-            Ok(ended(&if silent.is_empty() { Reached::Wholly } else { Reached::Except(silent) }, console))
+            Ok(ended(&if silent.is_empty() { Reached::Wholly } else { Reached::Except(silent) }, AGAIN, console))
         }
         Command::State(command) => state(command, &config, console, &talk, cancel).await,
         Command::Util(Util::GetStateFile { reach, common }) => {
@@ -204,7 +204,7 @@ async fn state(
             let invocation = invocation(config, &reach, "state recover");
             let reached = Box::pin(ops::take_over(&invocation, &options, talk, cancel)).await?;
             console.settle();
-            Ok(ended(&reached, console))
+            Ok(ended(&reached, UP, console))
         }
         State::Recover { reach, host, file, recipient_key, signer, .. } => {
             let lost = recipient_key.map(|key| ops::LostIdentity { key, signer });
@@ -219,7 +219,7 @@ async fn state(
         State::Rekey { reach, no_identity_backup } => {
             let reached = ops::rekey(&invocation(config, &reach, "state rekey"), no_identity_backup, talk).await?;
             console.settle();
-            Ok(ended(&reached, console))
+            Ok(ended(&reached, AGAIN, console))
         }
         State::Check(output) => {
             let examined = ops::check_state(&invocation(config, &Reach::default(), "state check"), &**talk)?;
@@ -274,7 +274,13 @@ fn told(turn: &Turn, console: &Console) -> u8 {
     if troubles.is_empty() { 0 } else { error::EXCEPT }
 }
 
-pub(super) fn ended(reached: &Reached, console: &Console) -> u8 {
+/// What completes a run that left hosts out, where the same command does.
+pub(super) const AGAIN: &str = "run it again when they answer";
+/// Where the same command would begin anew for all hosts.
+pub(super) const UP: &str = "`bastide up` brings them there when they answer";
+
+/// Says how a run ended. `completion`: what a person does once the hosts answer that were left out.
+pub(super) fn ended(reached: &Reached, completion: &str, console: &Console) -> u8 {
     match reached {
         Reached::Already => 0,
         Reached::Wholly => {
@@ -283,7 +289,7 @@ pub(super) fn ended(reached: &Reached, console: &Console) -> u8 {
         }
         Reached::Except(hosts) => {
             let names: Vec<_> = hosts.iter().map(ToString::to_string).collect();
-            console.warn(&format!("done, but for {}; run it again when they answer", names.join(", ")));
+            console.warn(&format!("done, but for {}; {completion}", names.join(", ")));
             error::EXCEPT
         }
     }

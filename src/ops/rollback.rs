@@ -87,13 +87,13 @@ impl Way {
     }
 }
 
-/// Takes the cluster back.
+/// Takes the cluster back. How that ended, and the revision where it stands then.
 pub async fn rollback(
     invocation: &Invocation,
     options: &RollbackOptions,
     talk: &Arc<dyn Talk>,
     cancel: &CancellationToken,
-) -> Result<Reached, OpsError> {
+) -> Result<(Reached, RevisionId), OpsError> {
     let mut to = options.to;
     let mut except = BTreeSet::new();
     let mut changed = false;
@@ -103,18 +103,20 @@ pub async fn rollback(
         talk.show(&way.words());
         let last = way.stops.len() == 1;
         let errand = Errand { yes: options.yes, timings: options.timings, guarded: !changed, ..errand(&way)? };
-        to = Some(way.goal()?.id.number);
+        let goal = way.goal()?.id.clone();
+        to = Some(goal.number);
         match Box::pin(reach::reach(prepared, invocation, &errand, talk, cancel)).await? {
             Reached::Already => {}
             Reached::Wholly => changed = true,
             Reached::Except(hosts) => except.extend(hosts),
         }
         if last {
-            return Ok(match (except.is_empty(), changed) {
+            let reached = match (except.is_empty(), changed) {
                 (false, _) => Reached::Except(except),
                 (true, true) => Reached::Wholly,
                 (true, false) => Reached::Already,
-            });
+            };
+            return Ok((reached, goal));
         }
     }
 }
