@@ -39,8 +39,8 @@ pub(super) const USAGE: u8 = 64;
 /// Interrupted: 128 plus SIGINT.
 pub(super) const INTERRUPTED: u8 = 130;
 
-/// Prints `error` with its hints and gives the exit code.
-pub(super) fn report(error: &OpsError, console: &Console) -> u8 {
+/// Prints `error` with its hints and gives the exit code. `interrupted`: somebody asked the run to end.
+pub(super) fn report(error: &OpsError, interrupted: bool, console: &Console) -> u8 {
     if matches!(error, OpsError::TakenBack { .. }) {
         // What was under way when it ended was the way back, and that was gone to its end.
         console.settle();
@@ -48,13 +48,13 @@ pub(super) fn report(error: &OpsError, console: &Console) -> u8 {
         console.break_off();
     }
     if console.was_broken_off() && is_unanswered(error) {
-        return report(&OpsError::Interrupted, console);
+        return report(&OpsError::Interrupted, interrupted, console);
     }
     show(error, console);
     for hint in hints(error) {
         console.show(&format!("hint: {hint}"));
     }
-    code(error)
+    code(error, interrupted)
 }
 
 /// Whether it comes of a question that has no answer.
@@ -89,12 +89,16 @@ fn show(error: &OpsError, console: &Console) {
     }
 }
 
-fn code(error: &OpsError) -> u8 {
+fn code(error: &OpsError, interrupted: bool) -> u8 {
     match error {
         OpsError::Lock(LockError::Busy { .. }) | OpsError::Store(StoreError::Locked { .. }) => BUSY,
         OpsError::TakenBack { .. } => TAKEN_BACK,
         OpsError::Stopped(report) if report.outcome == Outcome::Cancelled => INTERRUPTED,
+        // Something went wrong while the rest was finished.
+        OpsError::Stopped(_) => FAILED,
         OpsError::Interrupted => INTERRUPTED,
+        // Whatever a wait says that was broken off: it ended because it was told to.
+        _ if interrupted => INTERRUPTED,
         _ => FAILED,
     }
 }
@@ -191,7 +195,9 @@ fn hints(error: &OpsError) -> Vec<String> {
         ),
         OpsError::Membership { .. } => hint("`bastide etcd status` shows the members; the same command goes on from here"),
         OpsError::Moved => hint("run `bastide plan` again and look at what changed"),
-        OpsError::Stopped(_) => hint("the same command goes on from here; it looks at every host first"),
+        OpsError::Stopped(_) | OpsError::BetweenLegs => {
+            hint("the same command goes on from here; it looks at every host first")
+        }
         OpsError::TakenBack { .. } => hint("cluster.yml still asks for the change; put it right before the next `up`"),
         OpsError::NoWayBack { blocked, .. } if matches!(**blocked, Blocked::Barrier { .. }) => {
             hint("only an etcd snapshot from before that revision leads past it; `bastide up` goes forward")
@@ -265,5 +271,43 @@ fn host_hint(error: &HostError) -> Option<&'static str> {
         }
         HostError::Drift { .. } => Some("run `bastide plan` again and look at what changed"),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::FAILED;
+    use super::INTERRUPTED;
+    use super::code;
+    use crate::apply::Outcome;
+    use crate::apply::Report;
+    use crate::ops::OpsError;
+
+    fn stopped(outcome: Outcome) -> OpsError {
+        OpsError::Stopped(Box::new(Report {
+            outcome,
+            stages_done: 0,
+            stages: 1,
+            stopped_in: None,
+            steps_done: Vec::new(),
+            errors: Vec::new(),
+            addons: BTreeMap::new(),
+            left_out: BTreeMap::new(),
+            records: BTreeMap::new(),
+            timings: Vec::new(),
+        }))
+    }
+
+    #[test]
+    fn whoever_interrupts_is_told_so_by_the_exit_code_wherever_the_run_was() {
+        for ended in
+            [stopped(Outcome::Cancelled), OpsError::BetweenLegs, OpsError::TrustNotSettled { reasons: Vec::new() }]
+        {
+            assert_eq!(code(&ended, true), INTERRUPTED, "{ended}");
+        }
+        assert_eq!(code(&stopped(Outcome::Failed), true), FAILED);
+        assert_eq!(code(&OpsError::TrustNotSettled { reasons: Vec::new() }, false), FAILED);
     }
 }

@@ -59,7 +59,7 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
             console.settle();
             ExitCode::from(code)
         }
-        Err(error) => ExitCode::from(error::report(&error, &console)),
+        Err(error) => ExitCode::from(error::report(&error, cancel.is_cancelled(), &console)),
     }
 }
 

@@ -377,6 +377,9 @@ pub enum OpsError {
         /// Which.
         secrets: Vec<String>,
     },
+    /// A change in several legs was interrupted where nothing was under way.
+    #[error("interrupted between two legs: the one before is whole, and the next one was not begun")]
+    BetweenLegs,
     /// No host can do what was asked.
     #[error("{0}")]
     Impossible(String),

@@ -103,8 +103,11 @@ pub(super) fn after(
     if last {
         return Ok(Some(if *changed { Reached::Wholly } else { Reached::Already }));
     }
-    if cancel.is_cancelled() {
-        return Err(OpsError::Impossible("interrupted between two legs; the same command goes on".to_owned()));
-    }
+    goes_on(cancel)?;
     Ok(None)
+}
+
+/// Nothing more begins once somebody has interrupted.
+pub(super) fn goes_on(cancel: &CancellationToken) -> Result<(), OpsError> {
+    if cancel.is_cancelled() { Err(OpsError::BetweenLegs) } else { Ok(()) }
 }

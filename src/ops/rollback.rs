@@ -17,6 +17,7 @@ use crate::ops::Local;
 use crate::ops::OpsError;
 use crate::ops::Talk;
 use crate::ops::kept::Kept;
+use crate::ops::legs;
 use crate::ops::prepare;
 use crate::ops::prepare::Prepared;
 use crate::ops::prepare::Target;
@@ -118,6 +119,7 @@ pub async fn rollback(
             };
             return Ok((reached, goal));
         }
+        legs::goes_on(cancel)?;
     }
 }
 
