@@ -10,6 +10,8 @@ use crate::apply::Report;
 use crate::cli::console::Console;
 use crate::config::Severity;
 use crate::host::HostError;
+use crate::model::SnapshotName;
+use crate::ops;
 use crate::ops::OpsError;
 use crate::ops::Talk as _;
 use crate::route::Blocked;
@@ -199,8 +201,8 @@ fn hints(error: &OpsError) -> Vec<String> {
             hint("the same command goes on from here; it looks at every host first")
         }
         OpsError::TakenBack { .. } => hint("cluster.yml still asks for the change; put it right before the next `up`"),
-        OpsError::NoWayBack { blocked, .. } if matches!(**blocked, Blocked::Barrier { .. }) => {
-            hint("only an etcd snapshot from before that revision leads past it; `bastide up` goes forward")
+        OpsError::NoWayBack { blocked, past, .. } if matches!(**blocked, Blocked::Barrier { .. }) => {
+            vec![past_barrier(blocked, past.as_ref())]
         }
         OpsError::NoWayBack { .. } | OpsError::NeverReached { .. } => {
             hint("`bastide history` lists the revisions and what is kept of them")
@@ -221,6 +223,21 @@ fn hints(error: &OpsError) -> Vec<String> {
         OpsError::Lock(LockError::Busy { .. }) => hint("wait until that run has ended; a dead one lets go after 30 s"),
         OpsError::Refused(_) => hint("nothing was changed"),
         _ => exchange_hints(error),
+    }
+}
+
+/// What leads past a barrier.
+fn past_barrier(blocked: &Blocked, snapshot: Option<&SnapshotName>) -> String {
+    match (blocked, snapshot) {
+        (Blocked::Barrier { at, .. }, Some(name)) => format!(
+            "`bastide etcd snapshot restore {name}` leads past it: it holds what etcd held before revision {at}, and cluster.yml says the \
+             rest"
+        ),
+        (Blocked::Barrier { at, barrier }, None) if ops::snapshot_leads_past(barrier) => format!(
+            "only an etcd snapshot from before revision {at} leads past it, and none was found (`bastide etcd snapshot list`)"
+        ),
+        _ => "nothing brings back what is believed no more; put cluster.yml back to what it was, and `bastide up` brings back all else"
+            .to_owned(),
     }
 }
 
@@ -275,15 +292,21 @@ fn host_hint(error: &HostError) -> Option<&'static str> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use std::collections::BTreeMap;
 
     use super::FAILED;
     use super::INTERRUPTED;
     use super::code;
+    use super::hints;
     use crate::apply::Outcome;
     use crate::apply::Report;
+    use crate::model::Barrier;
+    use crate::model::RevisionId;
+    use crate::model::SnapshotName;
     use crate::ops::OpsError;
+    use crate::route::Blocked;
 
     fn stopped(outcome: Outcome) -> OpsError {
         OpsError::Stopped(Box::new(Report {
@@ -309,5 +332,20 @@ mod tests {
         }
         assert_eq!(code(&stopped(Outcome::Failed), true), FAILED);
         assert_eq!(code(&OpsError::TrustNotSettled { reasons: Vec::new() }, false), FAILED);
+    }
+
+    #[test]
+    fn a_barrier_names_what_leads_past_it_and_promises_nothing_else() {
+        let id = |number| RevisionId { number, nonce: "n".to_owned() };
+        let hint = |barrier: &str, past: Option<&str>| {
+            let barrier = Barrier { name: barrier.to_owned(), why: "it was done".to_owned() };
+            let blocked = Box::new(Blocked::Barrier { at: id(3), barrier });
+            let past = past.map(|name| SnapshotName::new(name).unwrap());
+            hints(&OpsError::NoWayBack { from: id(4), to: id(2), blocked, past }).join("\n")
+        };
+        let named = hint("etcd-restore", Some("before-restore_1"));
+        assert!(named.contains("`bastide etcd snapshot restore before-restore_1` leads past it"), "{named}");
+        assert!(hint("etcd-restore", None).contains("none was found"));
+        assert!(!hint("old-distrusted", None).contains("snapshot"));
     }
 }

@@ -21,6 +21,7 @@ use crate::model::HostName;
 use crate::model::KubeVersion;
 use crate::model::LockHolder;
 use crate::model::RevisionId;
+use crate::model::SnapshotName;
 use crate::plan::Refusal;
 use crate::release::BundleError;
 use crate::render::RenderErrors;
@@ -198,6 +199,8 @@ pub enum OpsError {
         to: RevisionId,
         /// What is in the way.
         blocked: Box<Blocked>,
+        /// The snapshot that leads past it.
+        past: Option<SnapshotName>,
     },
     /// A revision that hosts never were at.
     #[error("revision {revision} was never reached: it is no place to go back to")]

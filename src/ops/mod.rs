@@ -4,6 +4,7 @@
 
 mod access;
 mod agreed;
+mod barred;
 mod certs;
 mod connect;
 mod custom;
@@ -60,6 +61,7 @@ mod validate;
 mod verbs;
 mod watch;
 
+pub use barred::snapshot_leads_past;
 pub use certs::Certificate;
 pub use certs::Certificates;
 pub use certs::Condition;

@@ -16,6 +16,7 @@ use crate::ops::Invocation;
 use crate::ops::Local;
 use crate::ops::OpsError;
 use crate::ops::Talk;
+use crate::ops::barred;
 use crate::ops::kept::Kept;
 use crate::ops::legs;
 use crate::ops::prepare;
@@ -100,7 +101,10 @@ pub async fn rollback(
     let mut changed = false;
     loop {
         // After each leg the state says where the cluster stands and which way is left, as after a run that died.
-        let (prepared, way) = Box::pin(leg(invocation, to, talk)).await?;
+        let (prepared, way) = match Box::pin(leg(invocation, to, talk)).await {
+            Ok(found) => found,
+            Err(error) => return Err(Box::pin(barred::explained(error, invocation, talk)).await),
+        };
         talk.show(&way.words());
         let last = way.stops.len() == 1;
         let errand = Errand { yes: options.yes, timings: options.timings, guarded: !changed, ..errand(&way)? };
@@ -168,6 +172,7 @@ pub(super) fn way(kept: &Kept, to: Option<u32>) -> Result<Way, OpsError> {
         from: from.id.clone(),
         to: goal.id.clone(),
         blocked: Box::new(blocked),
+        past: None,
     };
     let mut ids = route::walk(&stops, &from.id, &goal.id).map_err(blocked)?;
     let newest = store.newest();

@@ -219,7 +219,11 @@ pub(crate) fn comes_back_from_a_sealed_snapshot(cluster: &Cluster) -> Result<()>
     assert!(!nodes.contains("left-since"), "a node that came back and is in no file: {nodes}");
     let leases = ["-n", "kube-node-lease", "get", "leases", "-o", "name"];
     cluster.kubectl_until(&leases, 2 * MINUTE, |names| names.contains("h1") && !names.contains("left-since"))?;
-    is_as(cluster, &before)
+    is_as(cluster, &before)?;
+    let barred = cluster.bastide(&["rollback", "--yes"])?;
+    let told = ["(etcd-restore)", "`bastide etcd snapshot restore ", "` leads past it"];
+    assert!(barred.code == Some(1) && told.iter().all(|words| barred.stderr.contains(words)), "{barred}");
+    Ok(())
 }
 
 /// As a kubelet leaves word that it lives.

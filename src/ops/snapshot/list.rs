@@ -93,7 +93,7 @@ pub struct Seen {
 
 impl Seen {
     /// Says what could not be looked at.
-    pub(super) fn warn(&self, talk: &dyn Talk) {
+    pub(in crate::ops) fn warn(&self, talk: &dyn Talk) {
         for words in &self.unseen {
             talk.warn(words);
         }
