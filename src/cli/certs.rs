@@ -35,7 +35,7 @@ fn text(all: &Certificates) -> String {
         let ends = [certificate.not_after, certificate.shown_not_after].into_iter().flatten().min();
         let state = if certificate.remarks.is_empty() { "ok".to_owned() } else { certificate.remarks.join("\n") };
         table.add_row([
-            certificate.host.to_string(),
+            certificate.host.as_ref().map(ToString::to_string).unwrap_or_default(),
             certificate.path.clone(),
             certificate.subject.clone().unwrap_or_default(),
             ends.map(time).unwrap_or_default(),
@@ -54,7 +54,8 @@ fn text(all: &Certificates) -> String {
 fn prometheus(all: &Certificates) -> String {
     let mut out = String::new();
     let labels = |certificate: &Certificate, source: &str| {
-        let (host, path) = (escaped(certificate.host.as_str()), escaped(&certificate.path));
+        let host = certificate.host.as_ref().map(|host| escaped(host.as_str())).unwrap_or_default();
+        let path = escaped(&certificate.path);
         format!("cluster=\"{}\",host=\"{host}\",path=\"{path}\",source=\"{source}\"", escaped(&all.cluster))
     };
     out.push_str("# HELP bastide_certificate_not_after_seconds When the certificate ends, in seconds since 1970.\n");
@@ -98,7 +99,7 @@ mod tests {
     #[test]
     fn each_source_is_a_line_of_its_own() {
         let certificate = Certificate {
-            host: HostName::new("h1").unwrap(),
+            host: HostName::new("h1").ok(),
             path: "/etc/etcd/pki/server.crt".to_owned(),
             subject: Some("h1".to_owned()),
             not_after: Some(20),

@@ -1,5 +1,7 @@
 //! `certs check`: the certificates on the hosts' disks and on the wire, and where the two differ.
 
+mod elsewhere;
+
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -30,9 +32,8 @@ use crate::ops::custom;
 use crate::ops::kept::Kept;
 use crate::ops::patience::Patience;
 use crate::ops::prepare;
+use crate::ops::prepare::Target;
 use crate::secrets;
-use crate::secrets::LeafId;
-use crate::secrets::LeafName;
 
 const DAY: i64 = 24 * 60 * 60;
 /// A kubelet renews a pair of its own at 70 to 90 % of its 30 days (client-go, util/certificate): with fewer days left than
@@ -63,10 +64,11 @@ impl Limits {
 }
 
 /// How bad it is; the worst one of all is the command's exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Condition {
     /// Enough time left, and everywhere the same.
+    #[default]
     Ok,
     /// Ends soon, is not the one that bastide wrote, or is not the one that is shown.
     Warning,
@@ -77,9 +79,9 @@ pub enum Condition {
 /// One certificate of one host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Certificate {
-    /// Where.
-    pub host: HostName,
-    /// The file that holds it.
+    /// Where; none for what lies on no host.
+    pub host: Option<HostName>,
+    /// The file that holds it, or what does.
     pub path: String,
     /// Common name of its subject, as far as it could be read.
     pub subject: Option<String>,
@@ -158,13 +160,11 @@ pub async fn check_certificates(
                 .collect()
         })
     });
-    let certificates: Vec<Certificate> = join_all(asked).await.into_iter().flat_map(|all: Vec<_>| all).collect();
+    let mut certificates: Vec<Certificate> = join_all(asked).await.into_iter().flat_map(|all: Vec<_>| all).collect();
+    let target = Target { desired, blobs: Arc::new(blobs), secrets, issued: Vec::new() };
+    certificates.extend(elsewhere::certificates(&local, &fleet, &target, &observed, limits, now).await);
     let silent = if observed.unreachable.is_empty() { Condition::Ok } else { Condition::Critical };
-    let mut condition = certificates.iter().map(|certificate| certificate.condition).max().unwrap_or(Condition::Ok);
-    // bastide's own lies on no host; without it nobody here would be let in.
-    if let Some(own) = secrets.leaves.get(&LeafId { name: LeafName::Operator, host: None }) {
-        condition = condition.max(limits.judge(own.not_after, now));
-    }
+    let condition = certificates.iter().map(|certificate| certificate.condition).max().unwrap_or(Condition::Ok);
     Ok(Certificates {
         schema: 1,
         cluster: local.cluster.name,
@@ -262,12 +262,7 @@ fn judge(
     now: i64,
 ) -> Certificate {
     let limits = if expected.certificate.is_some() { limits } else { OVERDUE };
-    let mut remarks = Vec::new();
-    let mut condition = Condition::Ok;
-    let mut note = |worse: Condition, words: String| {
-        condition = condition.max(worse);
-        remarks.push(words);
-    };
+    let mut judged = Judged::default();
     let file = seen.files.get(path);
     let same = file.is_some_and(|file| file.digest == expected.digest);
     let disk = match (file, expected.embedded) {
@@ -276,43 +271,77 @@ fn judge(
         _ => None,
     };
     match (file, &disk) {
-        (None, _) => note(Condition::Critical, "the file is missing".to_owned()),
-        (Some(_), None) if !expected.embedded => note(Condition::Critical, "it holds no certificate".to_owned()),
+        (None, _) => judged.note(Condition::Critical, "the file is missing".to_owned()),
+        (Some(_), None) if !expected.embedded => {
+            judged.note(Condition::Critical, "it holds no certificate".to_owned());
+        }
         _ if !same && expected.certificate.is_some() => {
-            note(Condition::Warning, "the file is not the one that bastide wrote".to_owned());
+            judged.note(Condition::Warning, "the file is not the one that bastide wrote".to_owned());
         }
         _ => {}
     }
-    let wire = shown.and_then(|(_, seen)| seen.as_ref().ok());
-    if let Some((server, seen)) = shown {
-        match (seen, &disk) {
-            (Err(reason), _) => note(Condition::Critical, format!("{server} cannot be asked: {reason}")),
-            (Ok(wire), Some(disk)) if wire.fingerprint != disk.fingerprint => {
-                note(Condition::Warning, format!("{server} shows another certificate than the file holds"));
+    judged.certificate(Some(host), path.as_str(), disk.as_ref(), shown, limits, now)
+}
+
+/// What was found out about one certificate so far.
+#[derive(Default)]
+struct Judged {
+    condition: Condition,
+    remarks: Vec<String>,
+}
+
+impl Judged {
+    fn note(&mut self, worse: Condition, words: String) {
+        self.condition = self.condition.max(worse);
+        self.remarks.push(words);
+    }
+
+    /// The same with what is shown, and with the time that is left.
+    fn certificate(
+        mut self,
+        host: Option<&HostName>,
+        path: &str,
+        disk: Option<&Read>,
+        shown: Option<&(String, Result<Read, String>)>,
+        limits: Limits,
+        now: i64,
+    ) -> Certificate {
+        let wire = shown.and_then(|(_, seen)| seen.as_ref().ok());
+        if let Some((server, seen)) = shown {
+            match (seen, disk) {
+                (Err(reason), _) => self.note(Condition::Critical, format!("{server} cannot be asked: {reason}")),
+                (Ok(wire), Some(disk)) if wire.fingerprint != disk.fingerprint => {
+                    self.note(Condition::Warning, format!("{server} shows another certificate than {}", it(host)));
+                }
+                _ => {}
             }
-            _ => {}
+        }
+        let ends = [disk, wire].into_iter().flatten().map(|read| read.not_after).min();
+        let days_left = ends.map(|end| (end - now).div_euclid(DAY));
+        if let (Some(end), Some(days)) = (ends, days_left) {
+            match limits.judge(end, now) {
+                Condition::Ok => {}
+                condition if end <= now => self.note(condition, "it has ended".to_owned()),
+                condition => self.note(condition, format!("it ends in {days} days")),
+            }
+        }
+        Certificate {
+            host: host.cloned(),
+            path: path.to_owned(),
+            subject: disk.or(wire).and_then(|read| read.subject.clone()),
+            not_after: disk.map(|read| read.not_after),
+            server: shown.map(|(server, _)| server.clone()),
+            shown_not_after: wire.map(|read| read.not_after),
+            days_left,
+            condition: self.condition,
+            remarks: self.remarks,
         }
     }
-    let ends = [disk.as_ref(), wire].into_iter().flatten().map(|read| read.not_after).min();
-    let days_left = ends.map(|end| (end - now).div_euclid(DAY));
-    if let (Some(end), Some(days)) = (ends, days_left) {
-        match limits.judge(end, now) {
-            Condition::Ok => {}
-            condition if end <= now => note(condition, "it has ended".to_owned()),
-            condition => note(condition, format!("it ends in {days} days")),
-        }
-    }
-    Certificate {
-        host: host.clone(),
-        path: path.to_string(),
-        subject: disk.as_ref().or(wire).and_then(|read| read.subject.clone()),
-        not_after: disk.map(|read| read.not_after),
-        server: shown.map(|(server, _)| server.clone()),
-        shown_not_after: wire.map(|read| read.not_after),
-        days_left,
-        condition,
-        remarks,
-    }
+}
+
+/// What a certificate was read from.
+fn it(host: Option<&HostName>) -> &'static str {
+    if host.is_some() { "the file holds" } else { "bastide issued" }
 }
 
 #[cfg(test)]
