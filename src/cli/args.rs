@@ -120,7 +120,8 @@ pub(super) enum Command {
     /// Show what differs between two revisions, or between one and the live hosts
     ///
     /// Files line by line, manifests and objects field by field, flags by name; of secrets only that they differ. Without
-    /// numbers: the revision that was reached last against the one before it. Exits with 2 where something differs.
+    /// numbers: the revision that was reached last against the one before it. Exits with 2 where something differs, and with 3 where
+    /// nothing does but --live could not look everywhere.
     Diff(Diff),
     /// Take the cluster back to a revision that was reached before
     ///

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::args;
 use crate::cli::args::Certs;
-use crate::cli::args::Diff;
 use crate::cli::args::GenerateCsr;
 use crate::cli::args::History;
 use crate::cli::args::HistoryVerb;
@@ -25,6 +25,7 @@ use crate::cli::run::with;
 use crate::cli::show;
 use crate::ops;
 use crate::ops::AutoRollback;
+use crate::ops::Diff;
 use crate::ops::DiffOptions;
 use crate::ops::ExchangeOptions;
 use crate::ops::GenerateOptions;
@@ -97,11 +98,21 @@ async fn exchange(
     Ok(ended(&reached, UP, console))
 }
 
-pub(super) async fn diff(config: &Path, diff: Diff, talk: &Arc<dyn Talk>) -> Result<u8, OpsError> {
+pub(super) async fn diff(config: &Path, diff: args::Diff, talk: &Arc<dyn Talk>) -> Result<u8, OpsError> {
     let options = DiffOptions { from: diff.from, to: diff.to, live: diff.live };
     let found = Box::pin(ops::diff(&invocation(config, &diff.reach, "diff"), &options, talk)).await?;
     print(&show::diff(&found, diff.output))?;
-    Ok(if found.differences.is_empty() { 0 } else { error::CHANGES })
+    Ok(differs(&found))
+}
+
+/// Exit code of a comparison.
+fn differs(found: &Diff) -> u8 {
+    match (found.differences.is_empty(), found.notes.is_empty()) {
+        (false, _) => error::CHANGES,
+        // Nobody knows of what could not be looked at.
+        (true, false) => error::EXCEPT,
+        (true, true) => 0,
+    }
 }
 
 pub(super) fn history(config: &Path, history: &History, talk: &Arc<dyn Talk>) -> Result<u8, OpsError> {
@@ -144,5 +155,38 @@ impl From<Switch> for AutoRollback {
             Switch::On => Self::On,
             Switch::Off => Self::Off,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::differs;
+    use crate::cli::args::OutputFormat;
+    use crate::cli::show;
+    use crate::ops::Change;
+    use crate::ops::Diff;
+    use crate::ops::Difference;
+
+    #[test]
+    fn what_could_not_be_compared_is_not_the_same() {
+        let found = |what: &[&str], notes: &[&str]| Diff {
+            schema: 1,
+            from: "revision 1".to_owned(),
+            to: "live".to_owned(),
+            differences: what
+                .iter()
+                .map(|what| Difference {
+                    host: None,
+                    what: (*what).to_owned(),
+                    change: Change::Changed,
+                    lines: Vec::new(),
+                })
+                .collect(),
+            notes: notes.iter().map(|note| (*note).to_owned()).collect(),
+        };
+        let silent = found(&[], &["h2 does not answer"]);
+        assert_eq!([differs(&found(&[], &[])), differs(&silent), differs(&found(&["x"], &["h2"]))], [0, 3, 2]);
+        let shown = show::diff(&silent, OutputFormat::Text);
+        assert!(shown.contains("nothing differs of what could be compared\nnote: h2 does not answer"), "{shown}");
     }
 }

@@ -63,8 +63,10 @@ pub(super) fn diff(diff: &Diff, format: OutputFormat) -> String {
             let _ = writeln!(out, "    {line}");
         }
     }
-    if diff.differences.is_empty() {
-        out.push_str("nothing differs\n");
+    match (diff.differences.is_empty(), diff.notes.is_empty()) {
+        (true, true) => out.push_str("nothing differs\n"),
+        (true, false) => out.push_str("nothing differs of what could be compared\n"),
+        (false, _) => {}
     }
     for note in &diff.notes {
         let _ = writeln!(out, "note: {note}");

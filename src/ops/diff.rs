@@ -65,7 +65,8 @@ pub async fn diff(invocation: &Invocation, options: &DiffOptions, talk: &Arc<dyn
     let reached = || history.iter().rev().find(|revision| revision.was_reached()).ok_or(OpsError::NothingReached);
     let find = |number: u32| -> Result<&Revision, OpsError> {
         let found = history.iter().find(|revision| revision.id.number == number);
-        found.ok_or_else(|| OpsError::Impossible(format!("there is no revision {number}")))
+        found
+            .ok_or_else(|| OpsError::Impossible(format!("there is no revision {number}; `bastide history` lists them")))
     };
     if options.live {
         let from = options.from.map_or_else(reached, find)?;

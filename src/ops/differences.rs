@@ -223,15 +223,23 @@ fn flatten(path: String, value: &Value, into: &mut BTreeMap<String, String>) {
             }
         }
         Value::Array(items) if !items.is_empty() => {
+            let mut names: BTreeMap<String, usize> = BTreeMap::new();
+            // Flags may be given several times.
+            let mut nth = |name: &str| {
+                let count = names.entry(name.to_owned()).or_default();
+                *count += 1;
+                if *count == 1 { name.to_owned() } else { format!("{name} ({count})") }
+            };
             for (at, item) in items.iter().enumerate() {
                 let flag = item.as_str().filter(|text| text.starts_with("--"));
-                let named = item["name"].as_str();
+                // One volume may be mounted several times, at different places.
+                let named = item["mountPath"].as_str().or(item["name"].as_str());
                 match (flag, named) {
                     (Some(flag), _) => {
                         let (name, value) = flag.split_once('=').unwrap_or((flag, ""));
-                        into.insert(format!("{path} {name}"), value.to_owned());
+                        into.insert(format!("{path} {}", nth(name)), value.to_owned());
                     }
-                    (None, Some(name)) => flatten(format!("{path}[{name}]"), item, into),
+                    (None, Some(name)) => flatten(format!("{path}[{}]", nth(name)), item, into),
                     (None, None) => flatten(format!("{path}[{at}]"), item, into),
                 }
             }
@@ -269,6 +277,25 @@ mod tests {
                 "+spec.containers[etcd].command --a: 2",
                 "-spec.containers[etcd].command --gone: x",
                 "+spec.containers[etcd].command --new: y",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_bears_a_name_twice_is_compared_too() {
+        let manifest = |issuer: &str, read_only: bool| {
+            format!(
+                "spec:\n  containers:\n  - name: a\n    command:\n    - --issuer=x{issuer}\n    - --issuer=y\n    volumeMounts:\n    \
+                 - {{name: pki, mountPath: /one, readOnly: {read_only}}}\n    - {{name: pki, mountPath: /two, readOnly: true}}\n"
+            )
+        };
+        assert_eq!(
+            shown("/etc/kubernetes/manifests/a.yaml", &manifest("", true), &manifest("2", false), false),
+            [
+                "-spec.containers[a].command --issuer: x",
+                "+spec.containers[a].command --issuer: x2",
+                "-spec.containers[a].volumeMounts[/one].readOnly: true",
+                "+spec.containers[a].volumeMounts[/one].readOnly: false",
             ]
         );
     }

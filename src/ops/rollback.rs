@@ -192,7 +192,9 @@ fn goal(history: &[Revision], to: Option<u32>) -> Result<&Revision, OpsError> {
     let find = |id: &RevisionId| history.iter().find(|revision| revision.id == *id);
     if let Some(number) = to {
         let meant = history.iter().find(|revision| revision.id.number == number);
-        let meant = meant.ok_or_else(|| OpsError::Impossible(format!("there is no revision {number}")))?;
+        let meant = meant.ok_or_else(|| {
+            OpsError::Impossible(format!("there is no revision {number}; `bastide history` lists them"))
+        })?;
         return if meant.was_reached() {
             Ok(meant)
         } else {
