@@ -8,10 +8,12 @@ use std::sync::PoisonError;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::model::Action;
 use crate::model::Blobs;
 use crate::model::Desired;
 use crate::model::Digest;
 use crate::model::HostName;
+use crate::model::Plan;
 use crate::model::RevisionId;
 use crate::ops::Invocation;
 use crate::ops::Local;
@@ -20,6 +22,7 @@ use crate::ops::Talk;
 use crate::ops::custom;
 use crate::ops::kept::Kept;
 use crate::ops::prepare;
+use crate::ops::prepare::Prepared;
 use crate::ops::prepare::Target;
 use crate::ops::reach;
 use crate::ops::reach::Errand;
@@ -36,6 +39,8 @@ use crate::secrets::Secrets;
 use crate::secrets::SystemEntropy;
 use crate::secrets::Why;
 
+/// The unit whose restart ends what goes through it.
+const KUBELET: &str = "kubelet.service";
 /// In the history, of certificates that an external authority signed.
 const BROUGHT: &str = "certificates of an external authority";
 
@@ -65,7 +70,10 @@ pub async fn rotate(
     let host = |text: &String| {
         let name = HostName::new(text.clone()).ok();
         let known = name.filter(|name| local.cluster.nodes.iter().any(|node| node.name == *name));
-        known.ok_or_else(|| OpsError::Impossible(format!("--host: {text} is not in cluster.yml")))
+        known.ok_or_else(|| {
+            let nodes: Vec<_> = local.cluster.nodes.iter().map(|node| node.name.as_str()).collect();
+            OpsError::Impossible(format!("--host: {text} is not in cluster.yml, whose nodes are {}", nodes.join(", ")))
+        })
     };
     let renewal = Renewal {
         services: options.services.iter().copied().collect(),
@@ -75,18 +83,25 @@ pub async fn rotate(
     let terms = secrets::Terms::of(&local.cluster);
     let now = prepare::now();
     let config: Mutex<Option<Digest>> = Mutex::new(None);
-    let errand = Wanted {
+    let mut errand = Wanted {
         why: if invocation.custom_certs.is_some() { BROUGHT.to_owned() } else { renewal.to_string() },
         renewal,
+        pairs: None,
         folder: invocation.custom_certs.as_deref(),
         terms,
     };
-    let renewed = |kept: &Kept| -> Result<Target, OpsError> {
-        let (target, from) = target(kept, &errand, now, &**talk)?;
-        *config.lock().unwrap_or_else(PoisonError::into_inner) = Some(from);
-        Ok(target)
+    let mut prepared = loop {
+        let renewed = |kept: &Kept| -> Result<Target, OpsError> {
+            let (target, from) = target(kept, &errand, now, &**talk)?;
+            *config.lock().unwrap_or_else(PoisonError::into_inner) = Some(from);
+            Ok(target)
+        };
+        let prepared = prepare::prepare(invocation, Some(&renewed), talk).await?;
+        match errand.with_pairs(&prepared, now)? {
+            Some(with_pairs) => errand = with_pairs,
+            None => break prepared,
+        }
     };
-    let mut prepared = prepare::prepare(invocation, Some(&renewed), talk).await?;
     if errand.folder.is_some() || !errand.renewal.is_whole() {
         let hosts = plan::left_ended(&prepared.target.desired, &prepared.observed, now);
         if !hosts.is_empty() {
@@ -94,7 +109,7 @@ pub async fn rotate(
         }
     }
     let config = config.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if !prepared.plan.is_empty() {
+    if restarts_a_kubelet(&prepared.plan) {
         prepared.plan.notes.push(
             "certificates are renewed; exec, attach, port-forward and followed logs through a restarted kubelet end once"
                 .to_owned(),
@@ -104,21 +119,40 @@ pub async fn rotate(
     Box::pin(reach::reach(prepared, invocation, &errand, talk, cancel)).await
 }
 
+fn restarts_a_kubelet(plan: &Plan) -> bool {
+    let kubelet =
+        |action: &Action| matches!(action, Action::StartUnit { name, restart: true, .. } if name.as_str() == KUBELET);
+    plan.stages.iter().flat_map(|stage| &stage.steps).any(|step| step.batch.0.iter().any(kubelet))
+}
+
 /// What was asked for.
+#[derive(Clone)]
 struct Wanted<'a> {
     /// In the history; a run that died is known by it.
     why: String,
     renewal: Renewal,
+    /// Hosts whose kubelet's own pair is due; none where nobody has looked yet.
+    pairs: Option<BTreeSet<HostName>>,
     /// Where an external authority's certificates lie. What bastide issues itself is then renewed only where it has ended.
     folder: Option<&'a Path>,
     terms: secrets::Terms,
 }
 
 impl Wanted<'_> {
+    /// The same by what lies on the hosts of pairs that kubelets renew by themselves; none where that makes no difference.
+    fn with_pairs(&self, prepared: &Prepared, now: i64) -> Result<Option<Self>, OpsError> {
+        let until = self.renewal.due_until(now).filter(|_| self.pairs.is_none());
+        let Some(until) = until else { return Ok(None) };
+        let pairs = plan::pairs_ending(&prepared.target.desired, &prepared.observed, until);
+        let seen = Self { pairs: Some(pairs), ..self.clone() };
+        let today = prepared.kept.secrets()?;
+        Ok((seen.leaves(today, now) != self.leaves(today, now)).then_some(seen))
+    }
+
     /// What is to be issued.
     fn leaves(&self, secrets: &Secrets, now: i64) -> BTreeSet<LeafId> {
         if self.folder.is_none() {
-            return route::renewed_leaves(secrets, &self.renewal, now);
+            return route::renewed_leaves(secrets, &self.renewal, self.pairs.as_ref(), now);
         }
         let external = secrets.external();
         let own = secrets
@@ -151,6 +185,12 @@ fn target(kept: &Kept, wanted: &Wanted<'_>, now: i64, talk: &dyn Talk) -> Result
     let (config, desired, blobs, today) = load(&newest.id)?;
     let Some(folder) = wanted.folder else {
         let leaves = wanted.leaves(&today, now);
+        if leaves.is_empty() && wanted.renewal.due_days.is_none() {
+            let whose = wanted.renewal.whose();
+            return Err(OpsError::Impossible(format!(
+                "this cluster has no such certificate ({whose}); nothing was changed"
+            )));
+        }
         return Ok((renewed(&desired, &blobs, &today, &today, &leaves, wanted.terms, now)?, config));
     };
     let brought = custom::bring_again(kept, &today, folder, wanted.terms, now, talk)?;
@@ -196,6 +236,7 @@ mod tests {
         let wanted = Wanted {
             why: String::new(),
             renewal: Renewal::default(),
+            pairs: None,
             folder: Some("folder".as_ref()),
             terms: secrets::Terms::of(&cluster),
         };

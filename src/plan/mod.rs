@@ -27,6 +27,7 @@ use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 
 pub use ended::left_ended;
+pub use ended::pairs_ending;
 pub use lint::lint;
 pub use predict::predict;
 pub use refusal::Refusal;

@@ -8,6 +8,8 @@ use crate::model::Desired;
 use crate::model::HostName;
 use crate::model::Keep;
 use crate::secrets;
+use crate::secrets::AuthorityName;
+use crate::secrets::Leaf;
 use crate::secrets::LeafId;
 use crate::secrets::LeafName;
 use crate::secrets::Secrets;
@@ -117,6 +119,22 @@ pub struct Renewal {
 }
 
 impl Renewal {
+    /// What ends before this moment is due (seconds since 1970); none where the time that is left plays no part.
+    pub fn due_until(&self, now: i64) -> Option<i64> {
+        self.due_days.map(|days| now + i64::from(days) * 24 * 60 * 60)
+    }
+
+    /// `etcd, kubelet on h1`
+    pub fn whose(&self) -> String {
+        let list = |names: Vec<String>| if names.is_empty() { "all".to_owned() } else { names.join(", ") };
+        let services = list(self.services.iter().map(ToString::to_string).collect());
+        if self.hosts.is_empty() {
+            services
+        } else {
+            format!("{services} on {}", list(self.hosts.iter().map(ToString::to_string).collect()))
+        }
+    }
+
     /// Whether nothing is left out.
     pub fn is_whole(&self) -> bool {
         *self == Self::default()
@@ -125,11 +143,7 @@ impl Renewal {
 
 impl fmt::Display for Renewal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |names: Vec<String>| if names.is_empty() { "all".to_owned() } else { names.join(", ") };
-        write!(f, "certificates renewed: {}", list(self.services.iter().map(ToString::to_string).collect()))?;
-        if !self.hosts.is_empty() {
-            write!(f, " on {}", list(self.hosts.iter().map(ToString::to_string).collect()))?;
-        }
+        write!(f, "certificates renewed: {}", self.whose())?;
         match self.due_days {
             Some(days) => write!(f, ", where fewer than {days} days are left"),
             None => Ok(()),
@@ -137,13 +151,23 @@ impl fmt::Display for Renewal {
     }
 }
 
-/// The leaves that `renewal` means.
-pub fn renewed_leaves(secrets: &Secrets, renewal: &Renewal, now: i64) -> BTreeSet<LeafId> {
+/// The leaves that `renewal` means. `pairs`: hosts whose kubelet's own pair is due, as it lies there; none where nobody has looked.
+pub fn renewed_leaves(
+    secrets: &Secrets,
+    renewal: &Renewal,
+    pairs: Option<&BTreeSet<HostName>>,
+    now: i64,
+) -> BTreeSet<LeafId> {
+    // Kubelets renew theirs at an authority of bastide's own: what the state holds is the pair that they began with.
+    let seen = pairs.filter(|_| !secrets.external().contains(&AuthorityName::Kubernetes));
+    let is_due = |id: &LeafId, leaf: &Leaf, until: i64| match (id.name, &id.host, seen) {
+        (LeafName::KubeletClient, Some(host), Some(pairs)) => pairs.contains(host),
+        _ => leaf.not_after < until,
+    };
     let leaves = secrets.leaves.iter().filter(|(id, leaf)| {
         let service = renewal.services.is_empty() || renewal.services.contains(&Service::of(id.name));
         let host = renewal.hosts.is_empty() || id.host.as_ref().is_some_and(|host| renewal.hosts.contains(host));
-        let due = renewal.due_days.is_none_or(|days| leaf.not_after - now < i64::from(days) * 24 * 60 * 60);
-        service && host && due
+        service && host && renewal.due_until(now).is_none_or(|until| is_due(id, leaf, until))
     });
     leaves.map(|(id, _)| id.clone()).collect()
 }

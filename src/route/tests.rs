@@ -174,7 +174,7 @@ fn a_configuration_of_the_users_own_keeps_its_keys() {
 fn services_hosts_and_time_choose_the_certificates() {
     let secrets = support::secrets(&support::cluster(support::SPLIT));
     let names = |renewal: Renewal, now| -> Vec<String> {
-        renewed_leaves(&secrets, &renewal, now).iter().map(secrets::LeafId::describe).collect()
+        renewed_leaves(&secrets, &renewal, None, now).iter().map(secrets::LeafId::describe).collect()
     };
     assert_eq!(names(Renewal::default(), support::NOW).len(), secrets.leaves.len());
     let etcd = Renewal { services: [Service::Etcd].into(), ..Renewal::default() };
@@ -196,12 +196,33 @@ fn services_hosts_and_time_choose_the_certificates() {
 }
 
 #[test]
+fn a_kubelets_own_pair_is_due_by_what_lies_on_its_host() {
+    let secrets = support::secrets(&support::cluster(support::THREE_HOSTS));
+    let pairs = |seen: Option<&[&str]>, now| -> Vec<String> {
+        let due = Renewal { due_days: Some(30), ..Renewal::default() };
+        let seen = seen.map(|names| names.iter().map(|name| HostName::new(*name).unwrap()).collect());
+        let leaves = renewed_leaves(&secrets, &due, seen.as_ref(), now);
+        let own = leaves.iter().filter(|id| id.name == LeafName::KubeletClient);
+        own.map(|id| id.host.as_ref().unwrap().to_string()).collect()
+    };
+    let late = support::NOW + 340 * 86_400;
+    assert_eq!(pairs(None, late), ["h1", "h2", "h3"]);
+    assert_eq!(pairs(Some(&["h2"]), late), ["h2"], "the others have renewed theirs");
+    assert_eq!(
+        pairs(Some(&["h2"]), support::NOW),
+        ["h2"],
+        "its own ends, whatever the one ends with that it was given"
+    );
+    assert!(pairs(Some(&[]), late).is_empty());
+}
+
+#[test]
 fn a_kubelets_own_pair_is_replaced_only_where_it_was_asked_for() {
     let was = support::secrets(&support::cluster(support::THREE_HOSTS));
     let mut target = rendered(support::THREE_HOSTS, &was).desired;
     let renewal =
         Renewal { services: [Service::Kubelet].into(), hosts: [HostName::new("h2").unwrap()].into(), due_days: None };
-    let chosen = renewed_leaves(&was, &renewal, support::NOW);
+    let chosen = renewed_leaves(&was, &renewal, None, support::NOW);
     replace_kubelet_pairs(&mut target, &was, &chosen);
     let replaced: BTreeSet<_> = target
         .hosts

@@ -5,6 +5,7 @@ use crate::model::Action;
 use crate::model::Component;
 use crate::model::Plan;
 use crate::plan::left_ended;
+use crate::plan::pairs_ending;
 use crate::plan::plan;
 use crate::plan::testing::Builder;
 use crate::plan::testing::NOW;
@@ -73,6 +74,25 @@ fn a_part_of_what_has_ended_is_told_from_the_whole() {
     assert_eq!(left_ended(&part, &observed, NOW), ["h1", "h2", "h3"].map(name).into());
     assert!(left_ended(&part, &observed, NOW - 1).is_empty(), "nothing has ended yet");
     assert!(left_ended(&whole, &observed, NOW).is_empty());
+}
+
+#[test]
+fn a_pair_that_its_host_renews_is_judged_by_what_lies_there() {
+    let sample = Builder::five().build();
+    let mut observed = sample.reached();
+    for (host, end) in [("h2", NOW), ("w1", NOW + 10)] {
+        let files = &mut observed.hosts.get_mut(&name(host)).unwrap().files;
+        // What bastide writes is judged by the state.
+        for file in files.values_mut() {
+            file.certificate = Some(ending(NOW - 10));
+        }
+        files.get_mut(&path("/var/lib/kubelet/pki/kubelet-client-current.pem")).unwrap().certificate =
+            Some(ending(end));
+    }
+    let due = |until| pairs_ending(&sample.desired, &observed, until);
+    assert_eq!(due(NOW), [].into());
+    assert_eq!(due(NOW + 1), ["h2"].map(name).into());
+    assert_eq!(due(NOW + 11), ["h2", "w1"].map(name).into());
 }
 
 #[test]
