@@ -1,6 +1,8 @@
 //! Whom the parts of a cluster are told to trust: pods by their namespace's ConfigMap, extension API servers by the API servers',
 //! and whoever names a bundle of authorities for what it calls.
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::Method;
@@ -110,6 +112,18 @@ impl Api {
         Ok(found)
     }
 
+    /// Everybody whom a role is bound to by name and who is neither Kubernetes' own nor bastide's.
+    pub async fn users(&self) -> Result<BTreeSet<String>, ApiError> {
+        let mut found = BTreeSet::new();
+        for kind in ["clusterrolebindings", "rolebindings"] {
+            let path = format!("/apis/rbac.authorization.k8s.io/v1/{kind}");
+            for binding in self.listed(&path, "reading whom roles are bound to").await? {
+                found.extend(users_of(&binding));
+            }
+        }
+        Ok(found)
+    }
+
     /// Whether the server of this group answers through the aggregator.
     pub async fn serves_group(&self, group_version: &str) -> Result<(), ApiError> {
         let call = Call::get(format!("/apis/{group_version}"), "asking an extension API server");
@@ -127,6 +141,12 @@ fn given(map: &Value) -> GivenTrust {
         bundle: text(&map["data"]["ca.crt"]),
         changed: data.max().unwrap_or_else(|| text(&metadata["creationTimestamp"])),
     }
+}
+
+fn users_of(binding: &Value) -> Vec<String> {
+    let subjects = binding["subjects"].as_array().into_iter().flatten();
+    let names = subjects.filter(|subject| subject["kind"] == "User").filter_map(|subject| subject["name"].as_str());
+    names.filter(|name| !name.starts_with("system:") && !name.starts_with("bastide:")).map(str::to_owned).collect()
 }
 
 fn bundles_in(value: &Value, found: &mut Vec<String>) {
@@ -153,6 +173,7 @@ mod tests {
 
     use super::bundles_in;
     use super::given;
+    use super::users_of;
 
     #[test]
     fn what_pods_are_given_changed_when_its_content_was_written() {
@@ -170,6 +191,17 @@ mod tests {
             given(&json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}})).changed,
             "2026-01-01T00:00:00Z"
         );
+    }
+
+    #[test]
+    fn people_are_those_who_are_bound_by_name() {
+        let subject = |kind: &str, name: &str| json!({"kind": kind, "name": name});
+        let binding = json!({"subjects": [
+            subject("User", "anna"), subject("Group", "ops"), subject("ServiceAccount", "robot"),
+            subject("User", "system:kube-scheduler"), subject("User", "bastide:healthcheck"),
+        ]});
+        assert_eq!(users_of(&binding), ["anna"]);
+        assert!(users_of(&json!({"metadata": {"name": "nobody"}})).is_empty());
     }
 
     #[test]

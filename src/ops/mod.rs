@@ -16,6 +16,7 @@ mod endpoint;
 mod error;
 mod etcd;
 mod exchange;
+mod flags;
 mod history;
 mod interrupt;
 mod journal;

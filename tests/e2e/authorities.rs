@@ -235,6 +235,7 @@ fn token_key(cluster: &Cluster) -> Result<()> {
     let before = signed_by(cluster)?;
 
     let waits = cluster.ends(&TOKEN_KEY, 1);
+    assert!(waits.stderr.contains("must have read them anew"), "{waits}");
     assert!(waits.stderr.contains("may still be in use until 20"), "{waits}");
     well(cluster)?;
     let distrusted = [&TOKEN_KEY[..], &["--distrust-old"]].concat();

@@ -7,6 +7,7 @@ use crate::model::Blobs;
 use crate::model::Desired;
 use crate::ops::OpsError;
 use crate::ops::doors::Doors;
+use crate::ops::flags;
 use crate::secrets::KeyLabel;
 
 /// Where the API server keeps everything, unless `--etcd-prefix` says otherwise.
@@ -167,14 +168,7 @@ fn stored(resource: &str, path: &str, under: Under) -> Stored {
 
 /// Under what the API servers of this target keep everything in etcd.
 pub(in crate::ops) fn prefix(desired: &Desired, blobs: &Blobs) -> String {
-    const FLAG: &str = "--etcd-prefix=";
-    let files = desired.hosts.values().flat_map(|host| &host.files);
-    let manifest = files
-        .filter(|(path, _)| path.as_str().ends_with("/manifests/kube-apiserver.yaml"))
-        .find_map(|(_, file)| blobs.get(&file.digest)?.expose_text());
-    let said = manifest.and_then(|text| text.split_once(FLAG)).map(|(_, rest)| {
-        rest.chars().take_while(|char| !char.is_whitespace() && !['"', '\''].contains(char)).collect::<String>()
-    });
-    let said = said.map(|text| format!("/{}", text.trim_matches('/')));
+    let told = flags::of_api_servers(desired, blobs, "etcd-prefix");
+    let said = told.iter().find_map(|values| values.first()).map(|text| format!("/{}", text.trim_matches('/')));
     said.unwrap_or_else(|| PREFIX.to_owned())
 }

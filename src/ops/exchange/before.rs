@@ -19,8 +19,10 @@ use crate::model::Observed;
 use crate::model::utc;
 use crate::ops::OpsError;
 use crate::ops::Talk;
+use crate::ops::exchange::outsiders;
 use crate::ops::exchange::walk::ExchangeOptions;
 use crate::ops::exchange::walk::Next;
+use crate::ops::flags;
 use crate::ops::prepare::Prepared;
 use crate::ops::rollback::ROTATE_TOKEN_KEY;
 use crate::route::Exchange;
@@ -54,6 +56,9 @@ pub(super) async fn look(prepared: &mut Prepared, next: &Next, options: &Exchang
         return Ok(first);
     }
     let mut notes = Vec::new();
+    if next.exchange == Exchange::TokenKey {
+        notes.push(outsiders::verifiers(next.leg, &prepared.target.desired, &prepared.target.blobs));
+    }
     // Without a certificate that leads from the new authority to the old one, pods are cut off by the second leg already.
     let sets = || prepared.target.secrets.authorities.values();
     let crossed = sets().any(|set| set.other.as_ref().is_some_and(|other| other.cross_signed.is_some()));
@@ -84,7 +89,9 @@ pub(super) async fn look(prepared: &mut Prepared, next: &Next, options: &Exchang
     }
     if next.leg == ExchangeLeg::Drop {
         match &next.exchange {
-            Exchange::Authorities(names) => notes.extend(outsiders(prepared, next, names).await?),
+            Exchange::Authorities(names) => {
+                notes.extend(outsiders::cut_off(&*api(prepared).await?, prepared, next, names).await?);
+            }
             Exchange::TokenKey => tokens(prepared, next, options, &mut first, &mut notes).await?,
         }
         if options.distrust_old {
@@ -152,33 +159,6 @@ fn judged(
     Ok(restart)
 }
 
-/// People and webhooks that stop working.
-async fn outsiders(prepared: &Prepared, next: &Next, names: &BTreeSet<AuthorityName>) -> Result<Vec<String>, OpsError> {
-    if !names.contains(&AuthorityName::Kubernetes) {
-        return Ok(Vec::new());
-    }
-    let set = next.was.authorities.get(&AuthorityName::Kubernetes);
-    let old =
-        set.and_then(|set| set.other.as_ref()).map(|other| other.certificate.trim().to_owned()).unwrap_or_default();
-    let new = set.map(|set| set.certificate.trim().to_owned()).unwrap_or_default();
-    let new_ones = if prepared.target.secrets.external().contains(&AuthorityName::Kubernetes) {
-        "the new authority has to sign new ones"
-    } else {
-        "`bastide kubeconfig` makes new ones"
-    };
-    let mut notes = vec![format!(
-        "kubeconfigs and client certificates that were made before this exchange stop working, copies of admin.conf too; {new_ones}"
-    )];
-    let bundled = api(prepared).await?.bundled_trust().await?;
-    let cut_off =
-        bundled.iter().filter(|one| !old.is_empty() && one.bundle.contains(&old) && !one.bundle.contains(&new));
-    let words = |object: &str| {
-        format!("{object} verifies what it calls against the old authority alone (caBundle), and may stop working")
-    };
-    notes.extend(cut_off.map(|one| words(&one.object)));
-    Ok(notes)
-}
-
 /// Whether the old key may verify no more: after the longest life of a token, and of those in Secrets where they are issued
 /// anew or given up.
 async fn tokens(
@@ -216,10 +196,6 @@ async fn tokens(
     } else if !held.is_empty() {
         return Err(OpsError::TokensHeld { secrets: held.iter().map(words).collect() });
     }
-    notes.push(
-        "whoever verifies this cluster's tokens by its published keys (/openid/v1/jwks) has to read them anew"
-            .to_owned(),
-    );
     Ok(())
 }
 
@@ -235,15 +211,8 @@ fn signs_since(prepared: &Prepared) -> Option<i64> {
 
 /// The longest life of a token, in seconds, as the API servers of this target are told; none where they are told none.
 fn longest_life(desired: &Desired, blobs: &Blobs) -> Option<i64> {
-    const FLAG: &str = "--service-account-max-token-expiration=";
-    let files = desired.hosts.values().flat_map(|host| &host.files);
-    let servers = files.filter(|(path, _)| path.as_str().ends_with("/manifests/kube-apiserver.yaml"));
-    let lives = servers.map(|(_, file)| {
-        let text = blobs.get(&file.digest)?.expose_text()?;
-        let (_, rest) = text.split_once(FLAG)?;
-        seconds(rest.split(|char: char| char.is_whitespace() || ['"', '\''].contains(&char)).next()?)
-    });
-    let lives: Option<Vec<i64>> = lives.collect();
+    let told = flags::of_api_servers(desired, blobs, "service-account-max-token-expiration");
+    let lives: Option<Vec<i64>> = told.iter().map(|values| seconds(values.first()?)).collect();
     lives?.into_iter().max()
 }
 

@@ -1,6 +1,7 @@
 //! Other authorities, and another key for service-account tokens, in the place of the cluster's own: leg by leg, each a revision.
 
 mod before;
+mod outsiders;
 mod settle;
 mod trials;
 mod walk;
