@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 mod authorities;
+mod away;
 mod bucket;
 mod bundle;
 mod checks;
@@ -13,6 +14,7 @@ mod external;
 mod faults;
 mod hosts;
 mod identity;
+mod ill;
 mod interrupts;
 mod kills;
 mod layouts;

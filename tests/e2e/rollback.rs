@@ -34,9 +34,13 @@ fn changes_go_back_by_hand_and_by_themselves_and_certificates_are_renewed() -> R
 /// Revision 2 changes a flag, `diff` shows it by name, revision 3 is revision 1 again.
 fn there_and_back(cluster: &mut Cluster, first: &str) -> Result<()> {
     api_server_flags(cluster, "event-ttl: 2h")?;
+    with_more(cluster)?;
     cluster.up();
+    assert_eq!(more(cluster)?, THERE);
     let diff = cluster.ends(&["diff"], 2);
-    assert!(diff.stdout.contains("--event-ttl: 2h"), "{diff}");
+    for words in ["--event-ttl: 2h", "label tier", "taint reserved", "ConfigMap default/from-addon"] {
+        assert!(diff.stdout.contains(words), "{words}: {diff}");
+    }
     cluster.ends(&["diff", "--live"], 0);
     cluster.host("h1").ssh("echo '# edited' >> /etc/kubernetes/audit/policy.yaml")?;
     let drift = cluster.ends(&["diff", "--live"], 2);
@@ -45,7 +49,12 @@ fn there_and_back(cluster: &mut Cluster, first: &str) -> Result<()> {
         "{drift}"
     );
 
-    cluster.ends(&["rollback", "--yes"], 0);
+    let back = cluster.ends(&["rollback", "--yes"], 0);
+    println!("rollback of a flag, a label, a taint and an addon on one host: {:.1} s", back.took.as_secs_f64());
+    assert_eq!(more(cluster)?, "||");
+    assert!(back.stderr.contains("from revision 2 back to revision 1, in one leg"), "{back}");
+    let told = cluster.ends(&["history"], 0);
+    assert!(told.stdout.contains("reached, rolled back to 1 by 3"), "{told}");
     assert_eq!(cluster.host("h1").ssh(&format!("cat {MANIFEST}"))?, first, "the manifest is not the one of then");
     cluster.ends(&["diff", "--live"], 0);
     let past = history(cluster)?;
@@ -61,6 +70,26 @@ fn there_and_back(cluster: &mut Cluster, first: &str) -> Result<()> {
     cluster.write()?;
     cluster.assert_plans_nothing();
     Ok(())
+}
+
+/// What revision 2 says besides: as RKE has them, a label, a taint and an addon.
+fn with_more(cluster: &Cluster) -> Result<()> {
+    let text = std::fs::read_to_string(cluster.config())?;
+    let node =
+        "    labels: {tier: front}\n    taints: [{key: reserved, value: us, effect: PreferNoSchedule}]\n    role: [";
+    let addon = "addons: |\n  apiVersion: v1\n  kind: ConfigMap\n  metadata: {name: from-addon, namespace: default}\n  data: {a: there}\n";
+    let text = format!("{addon}{}", text.replacen("    role: [", node, 1));
+    Ok(std::fs::write(cluster.config(), text)?)
+}
+
+const THERE: &str = "front|us|there";
+
+/// The label, the taint, and what the addon holds, as the API has them.
+fn more(cluster: &Cluster) -> Result<String> {
+    let node = "jsonpath={.metadata.labels.tier}|{.spec.taints[?(@.key==\"reserved\")].value}|";
+    let node = cluster.kubectl(&["get", "node", "h1", "-o", node])?;
+    let map = ["get", "configmap", "from-addon", "--ignore-not-found", "-o", "jsonpath={.data.a}"];
+    Ok(format!("{node}{}", cluster.kubectl(&map)?))
 }
 
 /// A value that the flag table cannot know to be wrong ends the API server at each start.

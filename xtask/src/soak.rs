@@ -39,6 +39,8 @@ pub(crate) enum Part {
     Changes,
     /// Keys for encryption at rest, and what encrypts, exchanged by runs that die, and taken back
     Keys,
+    /// Changes that make a component ill, each another one, taken back by themselves; changes while a worker is away
+    Ill,
     /// Authorities exchanged on one and on three hosts, by runs that die, and taken back
     Authorities,
     /// Roles apart, with external authorities alone, and a renewed set of certificates and back
@@ -92,6 +94,7 @@ impl Part {
             self,
             Self::Hosts
                 | Self::Keys
+                | Self::Ill
                 | Self::Authorities
                 | Self::External
                 | Self::Identity
@@ -115,6 +118,9 @@ impl Part {
             Self::Changes => of_soak("soak::kills_of_changes"),
             Self::Keys => {
                 vec!["--no-fail-fast", "--test", "e2e", "--", "--ignored", "--test-threads=1", "encryption::"]
+            }
+            Self::Ill => {
+                vec!["--no-fail-fast", "--test", "e2e", "--", "--ignored", "--test-threads=1", "ill::", "away::"]
             }
             Self::Authorities => {
                 vec!["--no-fail-fast", "--test", "e2e", "--", "--ignored", "--test-threads=1", "authorities::"]
