@@ -274,7 +274,7 @@ pub(super) async fn run(
         Etcd::Snapshot(Snapshot::Restore { snapshot, restore }) => {
             let reached = restore::run(snapshot, restore, rke::Restoring::default(), config, talk, cancel).await?;
             console.settle();
-            Ok(ended(&reached, console))
+            Ok(ended(&reached, restore::REJOIN, console))
         }
         Etcd::SnapshotRestore { name, restore, rke } => {
             let reached = restore::run(name, restore, rke, config, talk, cancel).await?;

@@ -1,9 +1,9 @@
 //! Why a command did not do what it was asked to. Hints and exit codes are `cli/error.rs`'s.
 
+mod made;
 mod words;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::path::PathBuf;
 
 use self::words::blocked_words;
@@ -386,22 +386,4 @@ pub enum OpsError {
     /// No host can do what was asked.
     #[error("{0}")]
     Impossible(String),
-}
-
-impl From<ApiError> for OpsError {
-    fn from(error: ApiError) -> Self {
-        Self::Api(Box::new(error))
-    }
-}
-
-impl OpsError {
-    /// What came back from the etcd member on `host`.
-    pub(super) fn etcd(host: &HostName) -> impl Fn(ProbeError) -> Self + Copy {
-        move |error| Self::Etcd { host: host.clone(), source: Box::new(error) }
-    }
-
-    /// A file of the operator's and what the system said.
-    pub fn local(path: &Path, source: std::io::Error) -> Self {
-        Self::Local { path: path.to_owned(), source }
-    }
 }

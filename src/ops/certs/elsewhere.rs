@@ -1,5 +1,7 @@
 //! Certificates that lie on no host: bastide's own, and that of metrics-server, which is a Secret of the cluster.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 
 use crate::api;
@@ -8,12 +10,12 @@ use crate::model::Desired;
 use crate::model::Observed;
 use crate::ops::Local;
 use crate::ops::certs::Certificate;
-use crate::ops::certs::HANDSHAKE;
 use crate::ops::certs::Judged;
 use crate::ops::certs::Limits;
 use crate::ops::certs::Read;
 use crate::ops::connect::RealHost;
 use crate::ops::doors::Doors;
+use crate::ops::patience::Patience;
 use crate::ops::prepare;
 use crate::ops::prepare::Target;
 use crate::secrets::LeafId;
@@ -35,6 +37,7 @@ pub(super) async fn certificates(
     limits: Limits,
     now: i64,
 ) -> Vec<Certificate> {
+    let patience = Patience::of(local.cluster.options.deadlines.health).question;
     let mut all = Vec::new();
     // Kept only where an external authority signs it: without it nobody here would be let in.
     if let Some(own) = kept(LeafName::Operator, &target.secrets) {
@@ -42,7 +45,7 @@ pub(super) async fn certificates(
     }
     if let Some(leaf) = kept(LeafName::MetricsServer, &target.secrets) {
         let shown = match prepare::doors(local, fleet, target, observed, now) {
-            Ok(doors) => by_metrics_server(&doors, &target.desired, fleet).await,
+            Ok(doors) => by_metrics_server(&doors, &target.desired, fleet, patience).await,
             Err(error) => Err(error.to_string()),
         };
         all.push(judge(METRICS_SERVER, &leaf, Some(shown), limits, now));
@@ -59,13 +62,14 @@ async fn by_metrics_server(
     doors: &Doors<RealHost>,
     desired: &Desired,
     fleet: &Fleet<RealHost>,
+    patience: Duration,
 ) -> Result<Read, String> {
     let api = doors.api().await.map_err(|error| error.to_string())?.ok_or("no API server is ready")?;
     let pods = api.pod_addresses("kube-system", "k8s-app=metrics-server").await.map_err(|error| error.to_string())?;
     let mut planes = desired.hosts.iter().filter(|(_, host)| host.roles.control_plane());
     let host = planes.find_map(|(name, _)| fleet.get(name)).ok_or("no control plane's host answers")?;
     let asked = pods.into_iter().map(|address| async move {
-        let der = api::presented(&**host, address, METRICS_PORT, HANDSHAKE).await.map_err(|error| error.to_string())?;
+        let der = api::presented(&**host, address, METRICS_PORT, patience).await.map_err(|error| error.to_string())?;
         Read::der(&der).ok_or_else(|| "what it shows is no certificate".to_owned())
     });
     let shown: Vec<Read> = join_all(asked).await.into_iter().collect::<Result<_, String>>()?;
