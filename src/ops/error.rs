@@ -252,7 +252,7 @@ pub enum OpsError {
         missing: Vec<String>,
     },
     /// Everything was done, and yet the hosts are not as they should be.
-    #[error("everything was done, and yet the hosts are not at the target:\n{0}")]
+    #[error("everything was done, and yet the hosts are not seen at the target:\n{0}")]
     NotReached(String),
     /// A snapshot that cannot be made or is not believed.
     #[error("{what}: {source}")]

@@ -348,7 +348,13 @@ pub(super) async fn conclude(
             talk.warn(&format!("addon {addon}: {reason}"));
         }
     }
-    let (observed, left) = prepared.again(without).await?;
+    let (observed, left) = match prepared.again(without).await {
+        Ok(seen) => seen,
+        Err(error) => {
+            close(prepared, folder_lock, &stamp.revision, RevisionState::Failed)?;
+            return Err(after_all(error));
+        }
+    };
     let rest = hosts_left(&left, &report);
     if !rest.is_empty() {
         close(prepared, folder_lock, &stamp.revision, RevisionState::Failed)?;
@@ -364,6 +370,16 @@ pub(super) async fn conclude(
     hand_out(prepared, members, holder, &records).await?;
     let reached = if except.is_empty() { Reached::Wholly } else { Reached::Except(except) };
     Ok((reached, report))
+}
+
+/// What the look after a run found that did everything: then nothing is refused any more, and much was changed.
+fn after_all(error: OpsError) -> OpsError {
+    match error {
+        OpsError::Refused(reasons) => {
+            OpsError::NotReached(reasons.iter().map(|reason| format!("{reason}\n")).collect())
+        }
+        other => other,
+    }
 }
 
 /// Steps and objects that a second plan still has, but for hosts and addons that are known to have failed.
@@ -394,6 +410,7 @@ pub(super) fn close(
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::after_all;
     use super::within;
     use crate::model::Action;
     use crate::model::Batch;
@@ -402,6 +419,8 @@ mod tests {
     use crate::model::Stage;
     use crate::model::Step;
     use crate::model::UnitName;
+    use crate::ops::OpsError;
+    use crate::plan::Refusal;
 
     fn plan(units: &[&str]) -> Plan {
         let stop = |unit: &&str| Action::StopUnit { name: UnitName::new(*unit).unwrap() };
@@ -414,6 +433,13 @@ mod tests {
         let stage =
             Stage { title: "t".to_owned(), width: 1, steps: vec![step], objects: Vec::new(), gates: Vec::new() };
         Plan { stages: vec![stage], ..Plan::default() }
+    }
+
+    #[test]
+    fn what_is_in_the_way_after_everything_was_done_is_no_refusal() {
+        let host = HostName::new("h1").unwrap();
+        let told = after_all(OpsError::Refused(vec![Refusal::NewerRecord { host, schema: 9 }])).to_string();
+        assert!(told.starts_with("everything was done") && told.contains("h1: its record has layout 9"), "{told}");
     }
 
     #[test]
