@@ -24,18 +24,25 @@ pub(super) fn shelf(prepared: &Prepared) -> Shelf {
     Shelf { blobs: Arc::clone(&prepared.target.blobs), bundle: Some(Arc::clone(&prepared.bundle)) }
 }
 
+/// Who runs a plan, for which revision, and how that is told and stopped.
+#[derive(Clone, Copy)]
+pub(super) struct Runner<'a> {
+    pub stamp: &'a Stamp,
+    pub holder: &'a LockHolder,
+    pub talk: &'a Arc<dyn Talk>,
+    pub cancel: &'a CancellationToken,
+}
+
 /// Runs a plan that leads from the last look to `target`.
-#[allow(clippy::too_many_arguments)]
 pub(super) async fn perform(
     prepared: &Prepared,
     target: &Desired,
     plan: &Plan,
     contents: &Arc<dyn Contents>,
-    (stamp, holder): (&Stamp, &LockHolder),
+    runner: Runner<'_>,
     locks: &mut Locks<RealHost>,
-    talk: &Arc<dyn Talk>,
-    cancel: &CancellationToken,
 ) -> Report {
+    let Runner { stamp, holder, talk, cancel } = runner;
     let deadlines = prepared.local.cluster.options.deadlines;
     let journal = RunJournal::new(&prepared.kept.folder, &holder.run, &stamp.revision);
     let run = Run {

@@ -32,6 +32,7 @@ use crate::ops::encryption;
 use crate::ops::exchange;
 use crate::ops::last_snapshot;
 use crate::ops::lost;
+use crate::ops::perform::Runner;
 use crate::ops::perform::perform;
 use crate::ops::perform::shelf;
 use crate::ops::prepare;
@@ -130,8 +131,9 @@ pub(super) async fn reach(
     // Before there is a revision that would then have failed.
     going_on(cancel)?;
     let stamp = begin(&mut prepared, invocation, errand, &folder_lock)?;
-    let outcome = run(&prepared, &stamp, &holder, &mut locks, &members, &errand.first, talk, cancel).await;
-    let ended = conclude(&mut prepared, &stamp, &holder, &folder_lock, &members, &without, outcome, talk).await;
+    let runner = Runner { stamp: &stamp, holder: &holder, talk, cancel };
+    let outcome = run(&prepared, runner, &mut locks, &members, &errand.first).await;
+    let ended = conclude(&mut prepared, runner, &folder_lock, &members, &without, outcome).await;
     let ended = match ended {
         Ok(reached) => Ok(reached),
         Err(error) => Err(lost::explained(error, &prepared.fleet, &members, &holder.run).await),
@@ -272,17 +274,14 @@ pub(super) fn begin(
 }
 
 /// The sealed copy goes to every member that answers, then the plan runs.
-#[allow(clippy::too_many_arguments)]
 async fn run(
     prepared: &Prepared,
-    stamp: &Stamp,
-    holder: &LockHolder,
+    runner: Runner<'_>,
     locks: &mut Locks<RealHost>,
     members: &BTreeSet<HostName>,
     first: &exchange::First,
-    talk: &Arc<dyn Talk>,
-    cancel: &CancellationToken,
 ) -> Result<Report, OpsError> {
+    let Runner { stamp, holder, talk, cancel } = runner;
     let records = |name: &HostName| {
         let known = prepared.observed.hosts.get(name).and_then(|host| host.record.as_ref());
         Some(apply::opening(known, stamp))
@@ -291,7 +290,7 @@ async fn run(
     let other_keys = encryption::make_way(prepared, &**talk, cancel).await?;
     exchange::first(prepared, first, &**talk, cancel).await?;
     let (target, contents): (_, Arc<dyn Contents>) = (&prepared.target.desired, Arc::new(shelf(prepared)));
-    let report = perform(prepared, target, &prepared.plan, &contents, (stamp, holder), locks, talk, cancel).await;
+    let report = perform(prepared, target, &prepared.plan, &contents, runner, locks).await;
     if other_keys && report.outcome == Outcome::Done {
         encryption::await_target(prepared, &**talk, cancel).await?;
     }
@@ -321,17 +320,15 @@ pub(super) async fn hand_out(
 }
 
 /// Looks once more, records how far the run got, and hands the final state to the members.
-#[allow(clippy::too_many_arguments)]
 pub(super) async fn conclude(
     prepared: &mut Prepared,
-    stamp: &Stamp,
-    holder: &LockHolder,
+    runner: Runner<'_>,
     folder_lock: &FolderLock,
     members: &BTreeSet<HostName>,
     without: &BTreeSet<HostName>,
     outcome: Result<Report, OpsError>,
-    talk: &Arc<dyn Talk>,
 ) -> Result<(Reached, Report), OpsError> {
+    let Runner { stamp, holder, talk, .. } = runner;
     let report = match outcome {
         Ok(report) if report.outcome == Outcome::Done => report,
         Ok(report) => {

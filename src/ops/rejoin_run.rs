@@ -24,6 +24,7 @@ use crate::ops::Talk;
 use crate::ops::agreed::Agreed;
 use crate::ops::agreed::Question;
 use crate::ops::members::Membership;
+use crate::ops::perform::Runner;
 use crate::ops::prepare;
 use crate::ops::prepare::Prepared;
 use crate::ops::reach;
@@ -71,8 +72,8 @@ pub(super) async fn run(
         Err(error) => Err(error),
     };
     let prepared = &mut job.prepared;
-    let (holder, folder) = (&agreed.holder, &agreed.folder);
-    let ended = reach::conclude(prepared, &stamp, holder, folder, &taking_part, &without, outcome, talk).await;
+    let runner = Runner { stamp: &stamp, holder: &agreed.holder, talk, cancel };
+    let ended = reach::conclude(prepared, runner, &agreed.folder, &taking_part, &without, outcome).await;
     let (reached, report) = ended?;
     agreed.end(prepared, &[report], options, talk)?;
     Ok(reached)
@@ -153,9 +154,9 @@ impl Walk<'_> {
     }
 
     async fn perform(&mut self, target: &Desired, plan: &Plan) -> Result<Report, OpsError> {
-        let by = (self.stamp, &self.agreed.holder);
-        let prepared = &self.job.prepared;
-        restore_run::perform(prepared, target, plan, None, by, &mut self.agreed.locks, self.talk, self.cancel).await
+        let Agreed { holder, locks, .. } = &mut *self.agreed;
+        let runner = Runner { stamp: self.stamp, holder, talk: self.talk, cancel: self.cancel };
+        restore_run::perform(&self.job.prepared, target, plan, None, runner, locks).await
     }
 
     fn membership(&self) -> Membership<'_> {

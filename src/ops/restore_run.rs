@@ -18,7 +18,6 @@ use crate::model::Digest;
 use crate::model::HostName;
 use crate::model::HostRecord;
 use crate::model::ImageRef;
-use crate::model::LockHolder;
 use crate::model::Observed;
 use crate::model::Plan;
 use crate::model::RevisionState;
@@ -30,6 +29,7 @@ use crate::ops::agreed::Agreed;
 use crate::ops::agreed::Question;
 use crate::ops::connect::RealHost;
 use crate::ops::perform;
+use crate::ops::perform::Runner;
 use crate::ops::prepare;
 use crate::ops::prepare::Prepared;
 use crate::ops::reach;
@@ -248,19 +248,16 @@ pub(super) fn at_once(prepared: &Prepared, target: &Desired, observed: &Observed
 }
 
 /// Runs a plan that was made from the last look. An error unless all of it was done.
-#[allow(clippy::too_many_arguments)]
 pub(super) async fn perform(
     prepared: &Prepared,
     target: &Desired,
     plan: &Plan,
     source: Option<Source>,
-    (stamp, holder): (&Stamp, &LockHolder),
+    runner: Runner<'_>,
     locks: &mut Locks<RealHost>,
-    talk: &Arc<dyn Talk>,
-    cancel: &CancellationToken,
 ) -> Result<Report, OpsError> {
     let contents: Arc<dyn Contents> = Arc::new(WithDatabase { shelf: perform::shelf(prepared), source });
-    let report = perform::perform(prepared, target, plan, &contents, (stamp, holder), locks, talk, cancel).await;
+    let report = perform::perform(prepared, target, plan, &contents, runner, locks).await;
     if report.outcome == Outcome::Done { Ok(report) } else { Err(OpsError::Stopped(Box::new(report))) }
 }
 
@@ -315,8 +312,8 @@ async fn legs(
         if plan.is_empty() {
             continue;
         }
-        let (by, source) = ((stamp, &agreed.holder), job.source.clone());
-        let report = perform(&job.prepared, part, &plan, source, by, &mut agreed.locks, talk, cancel).await?;
+        let runner = Runner { stamp, holder: &agreed.holder, talk, cancel };
+        let report = perform(&job.prepared, part, &plan, job.source.clone(), runner, &mut agreed.locks).await?;
         for (addon, reasons) in &report.addons {
             for reason in reasons {
                 talk.warn(&format!("addon {addon}: {reason}"));
