@@ -90,12 +90,23 @@ pub struct Report {
     pub errors: Vec<ApplyError>,
     /// Addons that were refused, by name, with the reasons. They do not fail the run.
     pub addons: BTreeMap<String, Vec<String>>,
-    /// Workers that stopped answering, with the reason. The next run completes them.
+    /// Workers that stopped answering, with the reason, which names them. The next run completes them.
     pub left_out: BTreeMap<HostName, String>,
     /// The records of the hosts that were written to.
     pub records: BTreeMap<HostName, HostRecord>,
     /// What the time was spent on, in order of the ends.
     pub timings: Vec<Timing>,
+}
+
+impl Report {
+    /// What did not fail the run, one sentence each: addons that were refused, hosts that fell silent.
+    pub fn remarks(&self) -> Vec<String> {
+        let addons = self
+            .addons
+            .iter()
+            .flat_map(|(addon, reasons)| reasons.iter().map(move |reason| format!("addon {addon}: {reason}")));
+        addons.chain(self.left_out.values().cloned()).collect()
+    }
 }
 
 /// A piece of work and how long it took.

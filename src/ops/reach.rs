@@ -340,10 +340,8 @@ pub(super) async fn conclude(
             return Err(error);
         }
     };
-    for (addon, reasons) in &report.addons {
-        for reason in reasons {
-            talk.warn(&format!("addon {addon}: {reason}"));
-        }
+    for remark in report.remarks() {
+        talk.warn(&remark);
     }
     let (observed, left) = match prepared.again(without).await {
         Ok(seen) => seen,

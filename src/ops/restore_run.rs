@@ -314,10 +314,8 @@ async fn legs(
         }
         let runner = Runner { stamp, holder: &agreed.holder, talk, cancel };
         let report = perform(&job.prepared, part, &plan, job.source.clone(), runner, &mut agreed.locks).await?;
-        for (addon, reasons) in &report.addons {
-            for reason in reasons {
-                talk.warn(&format!("addon {addon}: {reason}"));
-            }
+        for remark in report.remarks() {
+            talk.warn(&remark);
         }
         reports.push(report);
     }

@@ -129,6 +129,8 @@ async fn a_worker_that_falls_silent_is_left_out_and_the_rest_is_done() {
     let up = world.up(&sample, &fresh()).await;
     assert_eq!(up.report.outcome, Outcome::Done, "{:?}", up.report.errors);
     assert_eq!(up.report.left_out.keys().collect::<Vec<_>>(), [&name("w1")]);
+    assert_eq!(up.report.remarks().len(), 1);
+    assert!(up.report.remarks()[0].starts_with("w1: connection lost while"), "{:?}", up.report.remarks());
     assert!(!world.cluster.asked.lock().unwrap().contains(&Gate::NodeReady { host: name("w1") }));
     assert!(!world.cluster.objects.lock().unwrap().nodes.contains_key(&name("w1")));
 }
@@ -140,7 +142,7 @@ async fn an_addon_that_is_refused_is_named_and_does_not_fail_the_run() {
     world.cluster.refused.lock().unwrap().insert("extra".to_owned(), "conflict with kubectl".to_owned());
     let up = world.up(&sample, &fresh()).await;
     assert_eq!(up.report.outcome, Outcome::Done);
-    assert_eq!(up.report.addons["addons"], ["ConfigMap kube-system/extra: conflict with kubectl"]);
+    assert_eq!(up.report.remarks(), ["addon addons: ConfigMap kube-system/extra: conflict with kubectl"]);
     world.cluster.refused.lock().unwrap().insert("coredns".to_owned(), "invalid".to_owned());
     world.cluster.objects.lock().unwrap().objects.clear();
     let up = world.up(&sample, &fresh()).await;
