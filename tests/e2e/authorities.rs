@@ -18,18 +18,13 @@ const ISSUE: &str = "issues";
 const SIGN: &str = "the new one signs";
 const DROP: &str = "accepted no more";
 
-fn newest(cluster: &Cluster) -> Result<Value> {
-    let seen: Value = serde_json::from_str(&cluster.bastide(&["history", "--output", "json"])?.stdout)?;
-    seen["revisions"].as_array().and_then(|all| all.last().cloned()).context("no revision")
-}
-
 /// Kills a run a moment after it began a leg whose words these are.
 fn killed_in(cluster: &Cluster, arguments: &[&str], words: &str, later: Duration) -> Result<()> {
-    let before = newest(cluster)?["id"]["number"].as_u64();
+    let before = cluster.newest()?["id"]["number"].as_u64();
     let mut child = cluster.command(arguments).stderr(std::process::Stdio::null()).spawn()?;
     let start = Instant::now();
     loop {
-        let newest = newest(cluster)?;
+        let newest = cluster.newest()?;
         let begun = newest["id"]["number"].as_u64() > before && newest["state"]["state"] == "started";
         if begun && newest["why"].as_str().is_some_and(|why| why.contains(words)) {
             std::thread::sleep(later);

@@ -27,8 +27,7 @@ fn most_pods(cluster: &Cluster) -> Result<String> {
 }
 
 fn newest(cluster: &Cluster) -> Result<u64> {
-    let seen: serde_json::Value = serde_json::from_str(&cluster.ends(&["history", "--output", "json"], 0).stdout)?;
-    Ok(seen["revisions"].as_array().and_then(|all| all.last()?["id"]["number"].as_u64()).unwrap_or_default())
+    Ok(cluster.newest()?["id"]["number"].as_u64().unwrap_or_default())
 }
 
 #[test]

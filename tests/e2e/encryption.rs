@@ -195,9 +195,7 @@ fn a_cluster_without_encryption_gets_it_by_runs_that_die_and_gives_it_up_where_t
 }
 
 fn newest(cluster: &Cluster) -> Result<u64> {
-    let seen: Value = serde_json::from_str(&cluster.bastide(&["history", "--output", "json"])?.stdout)?;
-    let newest = seen["revisions"].as_array().and_then(|all| all.last()?["id"]["number"].as_u64());
-    newest.context("no revision")
+    cluster.newest()?["id"]["number"].as_u64().context("no number")
 }
 
 const RESTORE: &[&str] = &["etcd", "snapshot", "restore", "with-plugin", "--yes", "--cluster", "test"];

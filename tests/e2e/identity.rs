@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use anyhow::Result;
-use serde_json::Value;
 
 use crate::support::Cluster;
 
@@ -82,11 +81,10 @@ pub(crate) fn is_taken_over_only_when_nothing_opens(cluster: &Cluster) -> Result
     refused_where_something_opens(cluster)?;
     killed_when(cluster, Duration::ZERO, || begun(cluster, "accepted beside"))?;
     cluster.ends(&["state", "check"], 0);
-    let seen: Value = serde_json::from_str(&cluster.ends(&["history", "--output", "json"], 0).stdout)?;
-    let all = seen["revisions"].as_array().context("no revisions")?;
+    let all = cluster.history()?;
     // The host lacked a key to sign its snapshots with for which the new identity vouches.
     let whys: Vec<_> = all.iter().rev().take(4).filter_map(|revision| revision["why"].as_str()).collect();
-    let [accept, lacked, taken, known] = whys[..] else { anyhow::bail!("{seen}") };
+    let [accept, lacked, taken, known] = whys[..] else { anyhow::bail!("{all:?}") };
     assert!(
         accept.contains("accepted beside")
             && lacked.contains("lacked")
@@ -117,7 +115,7 @@ fn one_host_is_taken_over_without_state_and_identity() -> Result<()> {
     witnesses.hear(&cluster)?;
     cluster.ends(&TAKE_OVER, 0);
     // Nothing can be issued from a lost authority: no way leads back over the leg since which another one issues.
-    let number = newest(&cluster).and_then(|newest| newest["id"]["number"].as_u64()).context("no revision")?;
+    let number = cluster.newest()?["id"]["number"].as_u64().context("no number")?;
     let back = cluster.ends(&["rollback", "--to", &(number - 2).to_string(), "--yes"], 1);
     assert!(back.stderr.contains("authority-lost"), "{back}");
     // From now on it is a state like any other.
@@ -127,15 +125,9 @@ fn one_host_is_taken_over_without_state_and_identity() -> Result<()> {
     Ok(())
 }
 
-fn newest(cluster: &Cluster) -> Option<Value> {
-    let seen = cluster.bastide(&["history", "--output", "json"]).ok()?;
-    let seen: Value = serde_json::from_str(&seen.stdout).ok()?;
-    seen["revisions"].as_array()?.last().cloned()
-}
-
 /// Whether the newest revision is one that was begun, and its reason has these words.
 fn begun(cluster: &Cluster, words: &str) -> bool {
-    newest(cluster).is_some_and(|newest| {
+    cluster.newest().is_ok_and(|newest| {
         newest["state"]["state"] == "started" && newest["why"].as_str().is_some_and(|why| why.contains(words))
     })
 }

@@ -1,16 +1,10 @@
 //! One host: a change and the way back, a change that makes the API server ill, renewed certificates.
 
 use anyhow::Result;
-use serde_json::Value;
 
 use crate::support::Cluster;
 
 const MANIFEST: &str = "/etc/kubernetes/manifests/kube-apiserver.yaml";
-
-fn history(cluster: &Cluster) -> Result<Vec<Value>> {
-    let shown: Value = serde_json::from_str(&cluster.ends(&["history", "--output", "json"], 0).stdout)?;
-    Ok(shown["revisions"].as_array().cloned().unwrap_or_default())
-}
 
 fn api_server_flags(cluster: &mut Cluster, flags: &str) -> Result<()> {
     cluster.file.more = format!("services: {{kube-api: {{extra_args: {{{flags}}}}}}}\n");
@@ -57,7 +51,7 @@ fn there_and_back(cluster: &mut Cluster, first: &str) -> Result<()> {
     assert!(told.stdout.contains("reached, rolled back to 1 by 3"), "{told}");
     assert_eq!(cluster.host("h1").ssh(&format!("cat {MANIFEST}"))?, first, "the manifest is not the one of then");
     cluster.ends(&["diff", "--live"], 0);
-    let past = history(cluster)?;
+    let past = cluster.history()?;
     assert_eq!(past.len(), 3);
     assert_eq!(past[2]["returns_to"]["number"], 1, "{past:?}");
     assert_eq!(past[1]["undone"]["to"]["number"], 1, "{past:?}");

@@ -18,6 +18,7 @@ use super::journey::Way;
 use super::journey::named;
 use super::record::Place;
 use super::record::Record;
+use super::rest::nothing_is_half_done;
 use crate::kills::UP;
 use crate::kills::draw;
 use crate::kills::points;
@@ -142,8 +143,7 @@ fn finished(cluster: &Cluster, up: &Ended) -> Result<()> {
     let plan = cluster.bastide(&["plan"])?;
     ensure!(plan.code == Some(0), "the plan after that: {plan}");
     for host in cluster.hosts() {
-        let left = host.ssh("find /etc /opt /var/lib/bastide -name '.*.bastide' -o -path /var/lib/bastide/staging -o -path /var/lib/bastide/pending")?;
-        ensure!(left.is_empty(), "{}: half done: {left}", host.name());
+        nothing_is_half_done(&host)?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::ensure;
+use bed::Host;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -71,10 +72,14 @@ impl Rest {
         let plan = from(cluster, folder, &["plan"])?;
         fs::write(&file, text)?;
         ensure!(plan.code == Some(0), "plan: {plan}");
-        let left = cluster.host(HOST).ssh("find /etc /opt /var/lib/bastide -name '.*.bastide' -o -path /var/lib/bastide/staging -o -path /var/lib/bastide/pending")?;
-        ensure!(left.is_empty(), "half done: {left}");
-        Ok(())
+        nothing_is_half_done(&cluster.host(HOST))
     }
+}
+
+pub(super) fn nothing_is_half_done(host: &Host<'_>) -> Result<()> {
+    let left = host.ssh("find /etc /opt /var/lib/bastide -name '.*.bastide' -o -path /var/lib/bastide/staging -o -path /var/lib/bastide/pending")?;
+    ensure!(left.is_empty(), "{}: half done: {left}", host.name());
+    Ok(())
 }
 
 pub(super) fn started(cluster: &Cluster) -> Result<()> {

@@ -251,6 +251,18 @@ impl Cluster {
         self.kubectl_until(&["get", "pods", "-A", "--no-headers"], within, ready).map(drop)
     }
 
+    /// All revisions as `bastide history` shows them, the newest last.
+    pub(crate) fn history(&self) -> Result<Vec<Value>> {
+        let ended = self.bastide(&["history", "--output", "json"])?;
+        let shown: Value = serde_json::from_str(&ended.stdout).with_context(|| ended.to_string())?;
+        shown["revisions"].as_array().cloned().context("no revisions")
+    }
+
+    /// The newest revision.
+    pub(crate) fn newest(&self) -> Result<Value> {
+        self.history()?.pop().context("no revision")
+    }
+
     /// Creates a user's file among this cluster's files and returns its path.
     pub(crate) fn add_file(&self, name: &str, content: &str) -> Result<PathBuf> {
         let path = self.folder().join(name);
