@@ -50,6 +50,21 @@ pub(crate) fn traces(cluster: &Cluster) -> Result<BTreeMap<String, BTreeSet<Stri
         .collect()
 }
 
+/// Names of the values of the kernel's that bastide sets on a host, which stay until the next boot (docs/remove.md).
+pub(crate) fn sysctls(cluster: &Cluster) -> Result<BTreeSet<String>> {
+    let script = "sed -n 's/^-*\\([a-z][^ ]*\\) = .*/\\1/p' /etc/sysctl.d/90-bastide.conf";
+    let names: BTreeSet<_> = cluster.hosts()[0].ssh(script)?.lines().map(str::to_owned).collect();
+    anyhow::ensure!(names.contains("net.ipv4.ip_forward"), "{names:?}");
+    Ok(names)
+}
+
+/// Whether a line of [`traces`] is about one of these, or follows from it.
+pub(crate) fn is_set(trace: &str, names: &BTreeSet<String>) -> bool {
+    trace.strip_prefix("sysctl ").and_then(|line| line.split_once(" = ")).is_some_and(|(name, _)| {
+        names.contains(name) || name.starts_with("net.ipv4.conf.") && name.ends_with(".forwarding")
+    })
+}
+
 /// Two listings of one host must be equal; the difference is shown.
 pub(crate) fn assert_same(host: &str, before: &BTreeSet<String>, after: &BTreeSet<String>) {
     let more: Vec<_> = after.difference(before).collect();

@@ -16,6 +16,11 @@ stop_pods() {
   systemctl stop kubepods.slice 2>/dev/null
 }
 
+# With control groups of version 1 the kubelet makes its own in hierarchies that systemd does not look after.
+groups() {
+  find /sys/fs/cgroup -depth -type d -path '*/kubepods.slice*' -exec rmdir {} \; 2>/dev/null
+}
+
 # Ends every process whose program bastide installed, by its number.
 stop_programs() {
   # shellcheck disable=SC2012 # the names are numbers
@@ -131,6 +136,7 @@ if [ -f "$BASE/record.json" ]; then
   holding
   for unit in $(recorded units); do patiently timeout 120 systemctl --quiet disable --now "$unit" 2>/dev/null; done
   stop_programs
+  groups
   unmount
   holding
   links

@@ -88,10 +88,10 @@ keep() {
 
 # What kubelet, containerd, CNI plugins and iptables make by themselves: DATA is emptied by `remove`, PARENTS only go when
 # empty. Neither where it was there before bastide; children stand before their parents.
-DATA='/run/containerd /run/flannel /run/nri /run/xtables.lock /var/lib/cni /var/lib/containerd /var/lib/etcd /var/lib/kubelet
+DATA='/run/containerd /run/flannel /run/kubelet /run/nri /run/xtables.lock /var/lib/cni /var/lib/containerd /var/lib/etcd /var/lib/kubelet
 /var/log/containers /var/log/kubernetes /var/log/pods'
 PARENTS='/etc/cni/net.d /etc/cni /etc/containerd /etc/kubernetes/manifests /etc/kubernetes /opt/bastide /opt/cni/bin /opt/cni
-/opt/containerd/bin /opt/containerd/lib /opt/containerd
+/opt/containerd/bin /opt/containerd/lib /opt/containerd /run/netns
 /usr/libexec/kubernetes/kubelet-plugins/volume/exec /usr/libexec/kubernetes/kubelet-plugins/volume
 /usr/libexec/kubernetes/kubelet-plugins /usr/libexec/kubernetes'
 
