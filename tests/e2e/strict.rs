@@ -57,7 +57,8 @@ fn the_strict_profile_holds_on_hosts() -> Result<()> {
     every_component_has_its_health(&cluster)?;
     kubeconfigs_are_written_and_merged(&cluster)?;
     a_proxy_that_a_change_makes_ill_is_taken_back(&cluster)?;
-    what_left_the_file_goes_and_data_go_by_name(&mut cluster)
+    what_left_the_file_goes_and_data_go_by_name(&mut cluster)?;
+    the_state_is_kept_until_every_host_was_cleaned(&cluster)
 }
 
 /// Not even the health paths answer without credentials.
@@ -159,4 +160,18 @@ fn what_left_the_file_goes_and_data_go_by_name(cluster: &mut Cluster) -> Result<
     ensure!(!cluster.kubectl(&["get", "namespace", "-o", "name"])?.contains("shop"), "{gone}");
     cluster.assert_plans_nothing();
     Ok(())
+}
+
+fn the_state_is_kept_until_every_host_was_cleaned(cluster: &Cluster) -> Result<()> {
+    let state = cluster.folder().join("cluster.bastide");
+    let remove = || cluster.bastide(&["remove", "--yes", "--cluster", "test"]);
+    cluster.host("h2").cut()?;
+    let missed = remove()?;
+    ensure!(missed.code == Some(3) && missed.stderr.contains("h2"), "{missed}");
+    ensure!(state.exists(), "the keys are gone, and h2 still holds some: {missed}");
+    cluster.host("h2").heal()?;
+    cluster.host("h2").wait()?;
+    let removed = remove()?;
+    ensure!(removed.code == Some(0) && !state.exists(), "{removed}");
+    cluster.host("h2").ssh("test ! -e /var/lib/bastide && test ! -e /etc/kubernetes").map(drop)
 }
