@@ -14,8 +14,8 @@ use crate::ops::RestoreOptions;
 use crate::ops::Talk;
 use crate::ops::access;
 use crate::ops::connect::RealHost;
+use crate::ops::local;
 use crate::ops::prepare::Prepared;
-use crate::ops::reach;
 use crate::ops::remove;
 use crate::ops::timings;
 use crate::plan;
@@ -56,7 +56,7 @@ impl Agreed {
         let (cluster, keys) = (prepared.local.cluster.clone(), prepared.target.secrets.clone());
         let words = format!("{}. Type the cluster's name to go on", question.words);
         remove::agree(&cluster.name, options.yes, options.cluster.as_deref(), &words, &**talk)?;
-        let holder = reach::holder(invocation, prepared.now)?;
+        let holder = local::holder(invocation, prepared.now)?;
         let folder = prepared.kept.for_writing(&cluster, &keys, false, &holder, &**talk)?;
         let locks = Locks::take(&prepared.fleet, question.members, question.others, &holder).await?;
         Ok(Self { holder, folder, locks })

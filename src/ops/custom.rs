@@ -14,8 +14,8 @@ use crate::ops::Local;
 use crate::ops::OpsError;
 use crate::ops::Talk;
 use crate::ops::kept::Kept;
+use crate::ops::local;
 use crate::ops::prepare;
-use crate::ops::reach;
 use crate::secrets;
 use crate::secrets::AuthorityName;
 use crate::secrets::Brought;
@@ -64,7 +64,7 @@ pub fn generate_requests(
     let mut kept = Kept::open(&local.path, &local.cluster, talk)?;
     let folder = options.folder.clone().unwrap_or_else(|| certificates_folder(&local.path));
     let names = external(&kept, options);
-    let holder = reach::holder(invocation, prepare::now())?;
+    let holder = local::holder(invocation, prepare::now())?;
     // The keys are sealed to whom the state is sealed to; where there is none yet, it begins with them.
     let lock = if let Some(store) = &mut kept.store {
         store.lock(&holder)?

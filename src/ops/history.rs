@@ -9,8 +9,8 @@ use crate::ops::Local;
 use crate::ops::OpsError;
 use crate::ops::Talk;
 use crate::ops::kept::Kept;
+use crate::ops::local::holder;
 use crate::ops::prepare;
-use crate::ops::reach::holder;
 use crate::store::Pruned;
 use crate::store::StoreError;
 

@@ -16,10 +16,13 @@ use crate::host::Contents;
 use crate::model::Blobs;
 use crate::model::Digest;
 use crate::model::KeySource;
+use crate::model::LockHolder;
 use crate::ops::OpsError;
 use crate::release;
 use crate::release::Bundle;
 use crate::render::objects::AddonText;
+use crate::secrets::Entropy as _;
+use crate::secrets::SystemEntropy;
 
 /// A command with its circumstances.
 #[derive(Debug, Clone)]
@@ -73,6 +76,18 @@ pub struct Local {
     pub addons: Vec<AddonText>,
     /// What the command line says may go although others keep data in it.
     pub prune_data: BTreeSet<String>,
+}
+
+/// Who works here, for the locks.
+pub(super) fn holder(invocation: &Invocation, now: i64) -> Result<LockHolder, OpsError> {
+    let mut bytes = [0; 16];
+    SystemEntropy.fill(&mut bytes)?;
+    Ok(LockHolder {
+        run: bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        who: invocation.who.clone(),
+        command: invocation.command.to_owned(),
+        since: now,
+    })
 }
 
 impl Local {

@@ -31,6 +31,7 @@ use crate::ops::connect::RealHost;
 use crate::ops::encryption;
 use crate::ops::exchange;
 use crate::ops::last_snapshot;
+use crate::ops::local;
 use crate::ops::lost;
 use crate::ops::perform::Runner;
 use crate::ops::perform::perform;
@@ -41,8 +42,6 @@ use crate::ops::timings::counts;
 use crate::ops::timings::timings;
 use crate::plan;
 use crate::secrets;
-use crate::secrets::Entropy as _;
-use crate::secrets::SystemEntropy;
 use crate::store::FolderLock;
 
 /// What a command wants with the target that it prepared.
@@ -92,7 +91,7 @@ pub(super) async fn reach(
     talk: &Arc<dyn Talk>,
     cancel: &CancellationToken,
 ) -> Result<Reached, OpsError> {
-    let holder = holder(invocation, prepared.now)?;
+    let holder = local::holder(invocation, prepared.now)?;
     let empty = prepared.plan.is_empty();
     if empty && !off_course(&prepared, errand) {
         encryption::settled(&prepared, &**talk, cancel).await?;
@@ -185,18 +184,6 @@ pub(super) fn within(plan: &Plan, shown: &Plan) -> bool {
         })
     });
     steps && objects
-}
-
-/// Who works here, for the locks.
-pub(super) fn holder(invocation: &Invocation, now: i64) -> Result<LockHolder, OpsError> {
-    let mut bytes = [0; 16];
-    SystemEntropy.fill(&mut bytes)?;
-    Ok(LockHolder {
-        run: bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
-        who: invocation.who.clone(),
-        command: invocation.command.to_owned(),
-        since: now,
-    })
 }
 
 /// Nothing to do: only a revision that an earlier run left open is closed.

@@ -22,9 +22,9 @@ use crate::ops::Talk;
 use crate::ops::access;
 use crate::ops::connect::RealHost;
 use crate::ops::kept::Kept;
+use crate::ops::local::holder;
 use crate::ops::lost;
 use crate::ops::prepare;
-use crate::ops::reach::holder;
 use crate::ops::unless_interrupted;
 use crate::store;
 

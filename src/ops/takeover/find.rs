@@ -23,9 +23,9 @@ use crate::ops::TakeOverOptions;
 use crate::ops::Talk;
 use crate::ops::connect::RealHost;
 use crate::ops::kept::Kept;
+use crate::ops::local;
 use crate::ops::prepare;
 use crate::ops::prepare::Target;
-use crate::ops::reach;
 use crate::ops::takeover::look::Records;
 use crate::ops::takeover::lost;
 use crate::render;
@@ -114,7 +114,7 @@ pub(super) async fn keep(
     talk: &dyn Talk,
 ) -> Result<(), OpsError> {
     let now = prepare::now();
-    let holder = reach::holder(invocation, now)?;
+    let holder = local::holder(invocation, now)?;
     let locks = Locks::take(fleet, &records.members, &BTreeSet::new(), &holder).await?;
     // Somebody may have worked here between the look and the lock.
     let scopes: BTreeMap<_, _> = records.members.iter().map(|name| (name.clone(), Scope::default())).collect();
