@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::EtcdMember;
+use crate::api::etcd::Alarm;
 use crate::api::etcd::Etcd;
 use crate::api::etcd::EtcdStatus;
 use crate::api::etcd::HashKv;
@@ -93,26 +94,19 @@ async fn overview(site: &Site) -> EtcdOverview {
     let asked = site.members().map(|name| async move { (name.clone(), member(site.etcd(name)).await) });
     let mut members: BTreeMap<_, _> = join_all(asked).await.into_iter().collect();
     let mut notes = Vec::new();
-    let first = site.members().find_map(|name| site.etcd(name));
-    if let Some(etcd) = first
-        && let Ok(alarms) = etcd.alarms().await
-    {
-        for alarm in alarms {
-            let id = hexadecimal(&alarm.member);
-            match members.values_mut().find(|member| member.id == id) {
-                Some(member) => {
-                    member.ailments.push(format!("alarm {}: {}", alarm.name, cause(&alarm.name)));
-                    member.alarms.push(alarm.name);
-                }
-                None => notes.push(format!("alarm {} of a member that is not in cluster.yml ({id})", alarm.name)),
+    let (alarms, listed) = told(site).await;
+    for alarm in alarms {
+        let id = hexadecimal(&alarm.member);
+        match members.values_mut().find(|member| member.id == id) {
+            Some(member) => {
+                member.ailments.push(format!("alarm {}: {}", alarm.name, cause(&alarm.name)));
+                member.alarms.push(alarm.name);
             }
+            None => notes.push(format!("alarm {} of a member that is not in cluster.yml ({id})", alarm.name)),
         }
     }
-    if let Some(etcd) = site.members().find_map(|name| site.etcd(name))
-        && let Ok(listed) = etcd.members_it_knows().await
-    {
-        let peers = site.peers();
-        notes.extend(strangers(&listed, &peers));
+    if !listed.is_empty() {
+        notes.extend(strangers(&listed, &site.peers()));
     }
     compare(site, &mut members, &mut notes).await;
     let leaders = members.values().filter(|member| member.leader).count();
@@ -128,6 +122,20 @@ async fn overview(site: &Site) -> EtcdOverview {
     }
     let well = |member: &MemberStatus| member.unreachable.is_none() && member.ailments.is_empty();
     EtcdOverview { schema: 1, healthy: notes.is_empty() && members.values().all(well), members, notes }
+}
+
+/// Alarms and members, each by the first member that tells them: one that is down says nothing of the others, and alarms need quorum.
+async fn told(site: &Site) -> (Vec<Alarm>, Vec<EtcdMember>) {
+    let (mut alarms, mut listed) = (None, None);
+    for etcd in site.members().filter_map(|name| site.etcd(name)) {
+        if alarms.is_none() {
+            alarms = etcd.alarms().await.ok();
+        }
+        if listed.is_none() {
+            listed = etcd.members_it_knows().await.ok();
+        }
+    }
+    (alarms.unwrap_or_default(), listed.unwrap_or_default())
 }
 
 async fn member(etcd: Option<Etcd<'_, RealHost>>) -> MemberStatus {
