@@ -43,7 +43,9 @@ pub(super) fn list(listed: &[Listed], format: OutputFormat) -> String {
 
 pub(super) fn proven(proof: &Proof, format: OutputFormat) -> String {
     if format == OutputFormat::Json {
-        return json(proof);
+        let mut value = serde_json::to_value(proof).unwrap_or_default();
+        value["schema"] = 1.into();
+        return format!("{value:#}\n");
     }
     let hash = match proof.hash_equal {
         Some(_) => "etcd's hash is the same",

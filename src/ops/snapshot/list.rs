@@ -333,6 +333,7 @@ mod tests {
     use super::Place;
     use super::Pruning;
     use super::add;
+    use crate::model::Digest;
     use crate::model::HostName;
     use crate::model::SnapshotName;
 
@@ -356,6 +357,29 @@ mod tests {
         add(&mut all, listed("a", "h2", 1, None));
         add(&mut all, listed("a", "h3", 1, Some("damaged")));
         assert_eq!(all.iter().map(|listed| listed.places.len()).collect::<Vec<_>>(), [2, 1]);
+    }
+
+    fn signed(name: &str, at: i64) -> Listed {
+        let part = serde_json::json!({"size": 1, "digest": Digest::of(b"")});
+        let manifest = serde_json::from_value(serde_json::json!({
+            "schema": 1, "cluster": "c", "cluster_name": "demo", "name": name, "taken_at": at, "member": "h1", "why": "save",
+            "etcd_version": "3.7.2", "kubernetes": "v1.37.1", "revision": null, "etcd_revision": 7, "keys": 1, "hash": null,
+            "state": part, "sealed": part, "database": part,
+        }));
+        Listed { manifest: Some(manifest.unwrap()), ..listed(name, "h1", at, None) }
+    }
+
+    #[test]
+    fn the_newest_stay_by_number_and_the_young_by_age() {
+        let all = [signed("b", 200), listed("theirs", "h1", 1, None), signed("c", 300), signed("a", 100)];
+        let gone = |keep, younger_than| {
+            let chosen = Pruning { keep, younger_than }.chosen(&all, 350);
+            chosen.iter().map(|one| one.name.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(gone(1, None), ["b", "a"]);
+        assert_eq!(gone(1, Some(200)), ["a"]);
+        assert_eq!(gone(0, Some(150)), ["b", "a"], "as old as that is not younger");
+        assert!(gone(3, None).is_empty());
     }
 
     #[test]
