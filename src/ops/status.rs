@@ -174,24 +174,7 @@ pub async fn status(invocation: &Invocation, talk: &Arc<dyn Talk>) -> Result<Sta
 /// Every component of every host, all asked at once, each through its own host.
 async fn healths(hosts: &BTreeMap<HostName, DesiredHost>, doors: &Doors<RealHost>) -> BTreeMap<HostName, HostStatus> {
     let asked = hosts.iter().map(|(name, host)| async move {
-        let mut components = BTreeMap::new();
-        let mut note = |component, answer: Result<(), crate::ops::doors::Trouble>| {
-            components.insert(component, answer.err().map(|trouble| trouble.to_string()));
-        };
-        if host.roles.etcd() {
-            note("etcd", doors.etcd_member(name).await);
-        }
-        if host.roles.control_plane() {
-            note("kube-apiserver", doors.api_server(name).await);
-            note("kube-controller-manager", doors.controller_manager(name).await);
-            note("kube-scheduler", doors.scheduler(name).await);
-        }
-        note("kubelet", doors.kubelet(name).await);
-        if !host.roles.control_plane() {
-            note("balancer", doors.balancer(name).await);
-        }
-        note("kube-proxy", doors.proxy(name).await);
-        note("node", doors.node_ready(name).await);
+        let components = doors.components(name, &host.roles).await;
         (name.clone(), HostStatus { components, ..HostStatus::default() })
     });
     join_all(asked).await.into_iter().collect()

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::ApplyError;
@@ -11,13 +12,16 @@ use crate::apply::Health;
 use crate::apply::LockError;
 use crate::apply::Outcome;
 use crate::apply::Report;
+use crate::host::Host;
 use crate::host::HostError;
+use crate::model::Desired;
 use crate::model::Gate;
 use crate::model::HostName;
 use crate::model::RevisionId;
 use crate::ops::Invocation;
 use crate::ops::OpsError;
 use crate::ops::Talk;
+use crate::ops::doors::Doors;
 use crate::ops::prepare::Prepared;
 use crate::ops::reach;
 use crate::ops::reach::Errand;
@@ -25,6 +29,10 @@ use crate::ops::rollback;
 
 /// The command in history and locks.
 const COMMAND: &str = "up (taken back)";
+
+/// How long a failure in a step may take to show in a component: a kubelet names its dead container runtime after half a minute.
+const SHOWS: Duration = Duration::from_secs(45);
+const LOOK: Duration = Duration::from_secs(3);
 
 /// The failed run's own locks end a moment after it.
 const LOCK_TRIES: u32 = 5;
@@ -120,6 +128,9 @@ async fn allowed(culprits: &[Culprit], prepared: &Prepared) -> Result<(), OpsErr
         {
             return refuse(format!("{host} is well by now; `bastide up` goes on"));
         }
+        if gate.is_none() && !falls_ill(&prepared.doors, host, &prepared.target.desired, SHOWS).await {
+            return refuse(format!("every component of {host} is well, so that no change made one ill"));
+        }
     }
     let members: Vec<_> =
         prepared.target.desired.hosts.iter().filter(|(_, host)| host.roles.etcd()).map(|(name, _)| name).collect();
@@ -132,6 +143,22 @@ async fn allowed(culprits: &[Culprit], prepared: &Prepared) -> Result<(), OpsErr
         return refuse(format!("etcd has no quorum ({well} of {} members are well)", members.len()));
     }
     Ok(())
+}
+
+/// Whether any component of the host is ill, or becomes so within `patience`: a step fails as well where a disk is full or a tool is
+/// missing, and no way back is better then.
+async fn falls_ill<H: Host>(doors: &Doors<H>, name: &HostName, desired: &Desired, patience: Duration) -> bool {
+    let Some(host) = desired.hosts.get(name) else { return false };
+    let until = Instant::now() + patience;
+    loop {
+        if doors.components(name, &host.roles).await.values().any(Option::is_some) {
+            return true;
+        }
+        if Instant::now() + LOOK > until {
+            return false;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 #[cfg(test)]

@@ -52,3 +52,24 @@ fn whatever_component_a_change_makes_ill_it_is_taken_back() -> Result<()> {
     cluster.assert_plans_nothing();
     Ok(())
 }
+
+/// A full disk, a folder that nobody may write to: no component is ill, so that a way back would mend nothing.
+#[test]
+#[ignore = "long: soak alone"]
+fn a_step_that_fails_where_every_component_is_well_takes_nothing_back() -> Result<()> {
+    let mut cluster = Cluster::one_host()?;
+    cluster.up();
+    cluster.file.more = "services: {kube-api: {extra_args: {event-ttl: 2h}}}\n".to_owned();
+    cluster.write()?;
+    let host = cluster.host("h1");
+    let manifests = "/etc/kubernetes/manifests";
+    host.ssh(&format!("mount --bind {manifests} {manifests} && mount -o remount,ro,bind {manifests}"))?;
+    let left = cluster.ends(&["up", "--yes"], 1);
+    assert!(left.stderr.contains("every component of h1 is well"), "{left}");
+    let history = cluster.ends(&["history", "--output", "json"], 0);
+    anyhow::ensure!(!history.stdout.contains("taken back"), "{history}");
+    host.ssh(&format!("umount {manifests}"))?;
+    cluster.ends(&["up", "--yes"], 0);
+    cluster.assert_plans_nothing();
+    Ok(())
+}

@@ -1,10 +1,13 @@
 //! The health of each component, asked of itself on its own host.
 
+use std::collections::BTreeMap;
+
 use crate::api::probe;
 use crate::apply::Health;
 use crate::host::Host;
 use crate::model::Gate;
 use crate::model::HostName;
+use crate::model::Roles;
 use crate::ops::doors::Doors;
 use crate::ops::doors::Trouble;
 use crate::ops::doors::told;
@@ -71,6 +74,33 @@ impl<H: Host> Doors<H> {
             Ok(Some(reason)) => Err(Trouble::Unwell(reason)),
             Err(error) => Err(Trouble::Silent(self.lost(&error).await)),
         }
+    }
+
+    /// Every component of that host, asked itself, with what is wrong with it.
+    pub(in crate::ops) async fn components(
+        &self,
+        name: &HostName,
+        roles: &Roles,
+    ) -> BTreeMap<&'static str, Option<String>> {
+        let mut components = BTreeMap::new();
+        let mut note = |component, answer: Result<(), Trouble>| {
+            components.insert(component, answer.err().map(|trouble| trouble.to_string()));
+        };
+        if roles.etcd() {
+            note("etcd", self.etcd_member(name).await);
+        }
+        if roles.control_plane() {
+            note("kube-apiserver", self.api_server(name).await);
+            note("kube-controller-manager", self.controller_manager(name).await);
+            note("kube-scheduler", self.scheduler(name).await);
+        }
+        note("kubelet", self.kubelet(name).await);
+        if !roles.control_plane() {
+            note("balancer", self.balancer(name).await);
+        }
+        note("kube-proxy", self.proxy(name).await);
+        note("node", self.node_ready(name).await);
+        components
     }
 
     /// Whether every Deployment and DaemonSet of bastide's own is rolled out, as far as hosts answer.
