@@ -138,7 +138,16 @@ pub async fn proxy<H: Host>(host: &H, deadline: Duration) -> Result<Health, Prob
 
 /// `/health` of the etcd member on its own host: whether it can commit, hence whether there is quorum.
 pub async fn etcd<H: Host>(host: &H, deadline: Duration) -> Result<Health, ProbeError> {
-    let answer = http(host.dial("127.0.0.1", 2381).await?, LOOPBACK, 2381, "/health", deadline).await?;
+    etcd_at(host, "/health", deadline).await
+}
+
+/// The same, whether or not it has an alarm for want of space.
+pub async fn etcd_but_for_space<H: Host>(host: &H, deadline: Duration) -> Result<Health, ProbeError> {
+    etcd_at(host, "/health?exclude=NOSPACE", deadline).await
+}
+
+async fn etcd_at<H: Host>(host: &H, path: &str, deadline: Duration) -> Result<Health, ProbeError> {
+    let answer = http(host.dial("127.0.0.1", 2381).await?, LOOPBACK, 2381, path, deadline).await?;
     let report: Value = serde_json::from_str(&answer.body).unwrap_or_default();
     if answer.status == 200 && report["health"] == "true" {
         return Ok(Health::Ok);

@@ -86,7 +86,8 @@ impl<H: Host> Locks<H> {
         others: &BTreeSet<HostName>,
         holder: &LockHolder,
     ) -> Result<Self, LockError> {
-        let needed = members.len() / 2 + 1;
+        // Where no member is left, as in the last part of a removal, there is no majority to have.
+        let needed = if members.is_empty() { 0 } else { members.len() / 2 + 1 };
         let mut locks = Self { members: BTreeMap::new(), others: BTreeMap::new(), needed, missing: BTreeMap::new() };
         for name in members {
             match one(fleet, name, holder).await? {
@@ -133,7 +134,7 @@ impl<H: Host> Locks<H> {
         let mut losses: FuturesUnordered<_> = self.members.values_mut().map(HeldLock::lost).collect();
         while held >= needed {
             if losses.next().await.is_none() {
-                break;
+                return std::future::pending().await;
             }
             held -= 1;
         }

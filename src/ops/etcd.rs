@@ -275,12 +275,12 @@ pub async fn defragment(
     Ok(overview(&site).await)
 }
 
-/// Waits until the member can commit again.
+/// Waits until the member can commit again. An alarm for want of space is what brought a person here: it is taken back at last.
 async fn await_health(site: &Site, name: &HostName) -> Result<(), OpsError> {
     let start = tokio::time::Instant::now();
     loop {
         let host = site.fleet.get(name).ok_or_else(|| OpsError::Impossible(format!("{name}: does not answer")))?;
-        match probe::etcd(&**host, POLL * 10).await {
+        match probe::etcd_but_for_space(&**host, POLL * 10).await {
             Ok(probe::Health::Ok) => return Ok(()),
             answer if start.elapsed() > RECOVERY => {
                 let words = match answer {

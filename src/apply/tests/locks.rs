@@ -1,6 +1,7 @@
 //! One operator at a time.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::apply::LockError;
 use crate::apply::Locks;
@@ -73,4 +74,12 @@ async fn a_run_that_lost_the_majority_of_its_locks_stops() {
     assert_eq!(report.outcome, Outcome::LockLost);
     assert!(report.steps_done.is_empty());
     assert_eq!(world.host("h3").state().lock, Some(holder("another")), "the other run's lock stays");
+}
+
+#[tokio::test]
+async fn where_no_member_is_left_a_worker_is_locked_alone_and_nothing_counts_as_lost() {
+    let world = World::new(&three().build());
+    let mut locks = Locks::take(&world.fleet, &BTreeSet::new(), &[name("w1")].into(), &holder("mine")).await.unwrap();
+    assert!(locks.missing().is_empty());
+    assert!(tokio::time::timeout(Duration::from_millis(50), locks.lost()).await.is_err());
 }
