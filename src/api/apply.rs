@@ -23,9 +23,6 @@ use crate::model::ObjectAction;
 use crate::model::ObjectId;
 use crate::model::ObjectSet;
 
-/// With these goes what people keep in the cluster (design 11.6).
-const HOLD_DATA: [&str; 4] = ["Namespace", "CustomResourceDefinition", "PersistentVolume", "PersistentVolumeClaim"];
-
 /// Whose mark an object must carry before it may be deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Whose {
@@ -131,7 +128,7 @@ impl Api {
 
     /// Afterwards the object is gone, or was never there.
     async fn delete(&self, id: &ObjectId, whose: Whose, with_data: bool) -> Result<(), ApiError> {
-        if HOLD_DATA.contains(&id.kind.as_str()) && !with_data {
+        if id.holds_data() && !with_data {
             return Err(ApiError::Protected { id: id.clone() });
         }
         // A kind that is not served any more has no objects.

@@ -20,7 +20,15 @@ pub struct ObjectId {
     pub name: String,
 }
 
+/// With these goes what people keep in the cluster (design 11.6).
+const HOLD_DATA: [&str; 4] = ["Namespace", "CustomResourceDefinition", "PersistentVolume", "PersistentVolumeClaim"];
+
 impl ObjectId {
+    /// Whether its removal destroys what others keep in it.
+    pub fn holds_data(&self) -> bool {
+        HOLD_DATA.contains(&self.kind.as_str())
+    }
+
     /// `Deployment/kube-system/coredns`, as it is named on a command line.
     pub fn reference(&self) -> String {
         match &self.namespace {

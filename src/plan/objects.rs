@@ -15,9 +15,6 @@ use crate::model::Observed;
 use crate::model::ObservedNode;
 use crate::model::ObservedObjects;
 
-/// Kinds whose removal destroys what others keep in them (design 11.6): pruned only by name.
-const NEVER_PRUNED: [&str; 4] = ["Namespace", "CustomResourceDefinition", "PersistentVolume", "PersistentVolumeClaim"];
-
 /// Applies in the target's order, then deletions, then work on nodes; and what a person should know about them.
 pub(super) fn actions(
     target: &Desired,
@@ -42,13 +39,10 @@ pub(super) fn actions(
         .into_iter()
         .flat_map(|seen| &seen.owned)
         .filter(|id| !wanted.contains(id))
-        .partition(|id| holds_data(id) && !prune_data.contains(&id.reference()));
-    let deletions = pruned.into_iter().map(|id| ObjectAction::Delete { id: id.clone(), with_data: holds_data(id) });
+        // Only by name goes what others may keep data in.
+        .partition(|id| id.holds_data() && !prune_data.contains(&id.reference()));
+    let deletions = pruned.into_iter().map(|id| ObjectAction::Delete { id: id.clone(), with_data: id.holds_data() });
     (applies.chain(deletions).chain(nodes).collect(), kept.into_iter().map(kept_note).collect())
-}
-
-fn holds_data(id: &ObjectId) -> bool {
-    NEVER_PRUNED.contains(&id.kind.as_str())
 }
 
 fn kept_note(id: &ObjectId) -> String {
