@@ -99,6 +99,22 @@ pub struct Report {
 }
 
 impl Report {
+    /// Of a run of so many stages of which none was begun.
+    pub(crate) fn of(stages: usize) -> Self {
+        Self {
+            outcome: Outcome::Done,
+            stages_done: 0,
+            stages,
+            stopped_in: None,
+            steps_done: Vec::new(),
+            errors: Vec::new(),
+            addons: BTreeMap::new(),
+            left_out: BTreeMap::new(),
+            records: BTreeMap::new(),
+            timings: Vec::new(),
+        }
+    }
+
     /// What did not fail the run, one sentence each: addons that were refused, hosts that fell silent.
     pub fn remarks(&self) -> Vec<String> {
         let addons = self

@@ -133,18 +133,7 @@ impl<'a, 'r, H: Host, C: Cluster, J: Journal> Driver<'a, 'r, H, C, J> {
         Self {
             with,
             records: hosts.filter_map(|(name, seen)| Some((name.clone(), record::reconciled(seen)?))).collect(),
-            report: Report {
-                outcome: Outcome::Done,
-                stages_done: 0,
-                stages: plan.stages.len(),
-                stopped_in: None,
-                steps_done: Vec::new(),
-                errors: Vec::new(),
-                addons: BTreeMap::new(),
-                left_out: BTreeMap::new(),
-                records: BTreeMap::new(),
-                timings: Vec::new(),
-            },
+            report: Report::of(plan.stages.len()),
             lost: CancellationToken::new(),
         }
     }

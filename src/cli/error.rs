@@ -294,8 +294,6 @@ fn host_hint(error: &HostError) -> Option<&'static str> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::FAILED;
     use super::INTERRUPTED;
     use super::code;
@@ -309,18 +307,7 @@ mod tests {
     use crate::route::Blocked;
 
     fn stopped(outcome: Outcome) -> OpsError {
-        OpsError::Stopped(Box::new(Report {
-            outcome,
-            stages_done: 0,
-            stages: 1,
-            stopped_in: None,
-            steps_done: Vec::new(),
-            errors: Vec::new(),
-            addons: BTreeMap::new(),
-            left_out: BTreeMap::new(),
-            records: BTreeMap::new(),
-            timings: Vec::new(),
-        }))
+        OpsError::Stopped(Box::new(Report { outcome, ..Report::of(1) }))
     }
 
     #[test]

@@ -164,7 +164,6 @@ async fn falls_ill<H: Host>(doors: &Doors<H>, name: &HostName, desired: &Desired
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::time::Duration;
 
     use super::Culprit;
@@ -181,18 +180,7 @@ mod tests {
     }
 
     fn report(outcome: Outcome, errors: Vec<ApplyError>) -> Report {
-        Report {
-            outcome,
-            stages_done: 1,
-            stages: 2,
-            stopped_in: None,
-            steps_done: Vec::new(),
-            errors,
-            addons: BTreeMap::new(),
-            left_out: BTreeMap::new(),
-            records: BTreeMap::new(),
-            timings: Vec::new(),
-        }
+        Report { outcome, stages_done: 1, errors, ..Report::of(2) }
     }
 
     fn shut(which: Gate) -> ApplyError {
