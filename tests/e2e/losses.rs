@@ -27,12 +27,7 @@ fn a_snapshot_and_the_identity_give_the_cluster_back_on_a_new_host_at_a_new_addr
     let mut cluster = Cluster::of(vec![Node::all_roles("h1"), Node::all_roles("h2")])?;
     cluster.file.nodes = vec![Node::all_roles("h1")];
     cluster.write()?;
-    cluster.up();
-    cluster.wait_nodes_ready(3 * MINUTE)?;
-    write(&cluster, "before")?;
-    let before = written(&cluster)?;
-    succeeds(&cluster.bastide(&["etcd", "snapshot", "save", "--name", "kept", "--local", "."])?, "saved");
-    write(&cluster, "after")?;
+    let before = up_with_a_snapshot(&cluster, &["--local", "."])?;
     cluster.host("h1").power_cut()?;
     fs::remove_dir_all(cluster.folder().join("cluster.bastide"))?;
     cluster.file.nodes = vec![Node::all_roles("h2")];
@@ -137,7 +132,7 @@ fn five_members_get_back_what_a_snapshot_knows_by_one_command() -> Result<()> {
     let planes = ["h2", "h3"].map(|host| Node::with(host, &["controlplane", "etcd"]));
     let members_only = ["h4", "h5"].map(|host| Node::with(host, &["etcd"]));
     let cluster = Cluster::of([Node::all_roles("h1")].into_iter().chain(planes).chain(members_only).collect())?;
-    let before = up_with_a_snapshot(&cluster)?;
+    let before = up_with_a_snapshot(&cluster, &[])?;
     succeeds(&restore(&cluster, "kept", &["--timings"])?, "five members that live");
     all_hold_the_same(&cluster)?;
     is_as(&cluster, &before)?;
@@ -157,12 +152,7 @@ fn three_hosts_come_back_as_three_others_at_other_addresses() -> Result<()> {
     cluster.file.nodes = nodes(["h1", "h2", "h3"]);
     cluster.file.metrics = false;
     cluster.write()?;
-    cluster.up();
-    cluster.wait_nodes_ready(3 * MINUTE)?;
-    write(&cluster, "before")?;
-    let before = written(&cluster)?;
-    succeeds(&cluster.bastide(&["etcd", "snapshot", "save", "--name", "kept", "--local", "."])?, "saved");
-    write(&cluster, "after")?;
+    let before = up_with_a_snapshot(&cluster, &["--local", "."])?;
     for name in ["h1", "h2", "h3"] {
         cluster.host(name).power_cut()?;
     }
@@ -183,11 +173,7 @@ fn a_snapshot_of_an_older_minor_restores_with_the_programs_of_its_release() -> R
     let mut cluster = Cluster::one_host()?;
     let newer = std::mem::replace(&mut cluster.file.minor, "1.36".to_owned());
     cluster.write()?;
-    cluster.up();
-    cluster.wait_nodes_ready(3 * MINUTE)?;
-    write(&cluster, "before")?;
-    let before = written(&cluster)?;
-    succeeds(&cluster.bastide(&["etcd", "snapshot", "save", "--name", "kept", "--local", "."])?, "saved");
+    let before = up_with_a_snapshot(&cluster, &["--local", "."])?;
     let kubelet = ["get", "nodes", "-o", "jsonpath={.items[*].status.nodeInfo.kubeletVersion}"];
     let version = cluster.kubectl(&kubelet)?;
 

@@ -90,13 +90,14 @@ const ETCD_RUNS: &str = "pgrep -x etcd";
 /// A learner that was taken out while it was away ends whenever it starts: the others do not list it any more.
 const ETCD_WAS_TRIED: &str = "journalctl -b -u kubelet | grep -q 'restarting failed container=etcd' || pgrep -x etcd";
 
-/// Brings it up with a snapshot `kept` that lacks what was written last; what it holds.
-pub(crate) fn up_with_a_snapshot(cluster: &Cluster) -> Result<String> {
+/// Brings it up with a snapshot `kept`, in these places besides the hosts, that lacks what was written last; what it holds.
+pub(crate) fn up_with_a_snapshot(cluster: &Cluster, places: &[&str]) -> Result<String> {
     cluster.up();
     cluster.wait_nodes_ready(3 * MINUTE)?;
     write(cluster, "before")?;
     let before = written(cluster)?;
-    succeeds(&cluster.bastide(&["etcd", "snapshot", "save", "--name", "kept"])?, "saved");
+    let save = ["etcd", "snapshot", "save", "--name", "kept"];
+    succeeds(&cluster.bastide(&[&save[..], places].concat())?, "saved");
     write(cluster, "lost")?;
     Ok(before)
 }
@@ -105,7 +106,7 @@ pub(crate) fn up_with_a_snapshot(cluster: &Cluster) -> Result<String> {
 #[ignore = "a part of the soak"]
 fn a_member_that_comes_back_with_the_old_clusters_data_joins_as_a_learner() -> Result<()> {
     let cluster = Cluster::three_all_roles()?;
-    let before = up_with_a_snapshot(&cluster)?;
+    let before = up_with_a_snapshot(&cluster, &[])?;
     cluster.host("h3").power_cut()?;
     let without = restore(&cluster, "kept", &["--without", "h3"])?;
     assert_eq!(without.code, Some(3), "{without}");
@@ -147,7 +148,7 @@ fn a_member_that_comes_back_with_the_old_clusters_data_joins_as_a_learner() -> R
 #[ignore = "a part of the soak"]
 fn a_member_that_is_gone_again_while_it_joins_is_given_up_and_joins_another_time() -> Result<()> {
     let cluster = &Cluster::three_all_roles()?;
-    let before = up_with_a_snapshot(cluster)?;
+    let before = up_with_a_snapshot(cluster, &[])?;
     cluster.host("h3").power_cut()?;
     assert_eq!(restore(cluster, "kept", &["--without", "h3"])?.code, Some(3));
     comes_back(cluster, "h3", "with the old cluster's data", ETCD_RUNS)?;
@@ -177,7 +178,7 @@ fn a_member_that_is_gone_again_while_it_joins_is_given_up_and_joins_another_time
 fn two_of_five_members_come_back_one_after_the_other() -> Result<()> {
     let members_only = ["h2", "h3", "h4", "h5"].map(|host| Node::with(host, &["etcd"]));
     let cluster = Cluster::of([Node::all_roles("h1")].into_iter().chain(members_only).collect())?;
-    let before = up_with_a_snapshot(&cluster)?;
+    let before = up_with_a_snapshot(&cluster, &[])?;
     for host in ["h4", "h5"] {
         cluster.host(host).power_cut()?;
     }

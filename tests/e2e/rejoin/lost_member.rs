@@ -78,7 +78,7 @@ fn is_told(cluster: &Cluster) -> Result<()> {
 #[ignore = "a part of the soak"]
 fn a_member_that_lost_its_data_is_replaced_while_the_others_go_on() -> Result<()> {
     let cluster = Cluster::three_all_roles()?;
-    up_with_a_snapshot(&cluster)?;
+    up_with_a_snapshot(&cluster, &[])?;
     let before = written(&cluster)?;
     let well = replace(&cluster)?;
     assert!(well.code == Some(1) && well.stderr.contains("nothing is to be replaced"), "{well}");
@@ -109,7 +109,7 @@ fn a_member_that_lost_its_data_is_replaced_while_the_others_go_on() -> Result<()
 #[ignore = "a part of the soak"]
 fn a_member_whose_host_is_installed_anew_is_replaced_or_given_up() -> Result<()> {
     let cluster = Cluster::three_all_roles()?;
-    up_with_a_snapshot(&cluster)?;
+    up_with_a_snapshot(&cluster, &[])?;
     let before = written(&cluster)?;
     reinstalled(&cluster, &["h3"])?;
     is_told(&cluster)?;
@@ -138,7 +138,7 @@ fn a_member_whose_host_is_installed_anew_is_replaced_or_given_up() -> Result<()>
 #[ignore = "a part of the soak"]
 fn a_learner_that_gets_no_further_is_taken_out_again() -> Result<()> {
     let mut cluster = Cluster::three_all_roles()?;
-    up_with_a_snapshot(&cluster)?;
+    up_with_a_snapshot(&cluster, &[])?;
     let before = written(&cluster)?;
     "  deadlines: {health: 60s}\n".clone_into(&mut cluster.file.more_options);
     cluster.write()?;
